@@ -1,0 +1,59 @@
+"""Explainability for vision transformers: matched VPT and full fine-tuning, and one engine to see what each looks at.
+
+    model = explain.wrap(timm_vit)                     any timm VisionTransformer as it stands
+    pair = explain.train_pair("textile")               a matched pair, trained
+    maps = explain.attribute(model, images)            method name -> Attribution
+    explain.write_report(pair, out="report.pdf")       what leaves the building
+
+Names are imported on first use, so `import explain` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from explain.attribution import Attribution as Attribution
+    from explain.data.base import load_data as load_data
+    from explain.engine import attribute as attribute
+    from explain.errors import ExplainError as ExplainError
+    from explain.model import TunedModel as TunedModel
+    from explain.model import wrap as wrap
+    from explain.report.pdf import write_report as write_report
+    from explain.training.pair import MatchedPair as MatchedPair
+    from explain.training.pair import load_pair as load_pair
+    from explain.training.recipe import Recipe as Recipe
+    from explain.training.run import Run as Run
+    from explain.training.run import load_model as load_model
+    from explain.training.train import train_pair as train_pair
+    from explain.tuning.base import tune as tune
+
+_HOMES = {
+    "Attribution": "explain.attribution",
+    "ExplainError": "explain.errors",
+    "MatchedPair": "explain.training.pair",
+    "Recipe": "explain.training.recipe",
+    "Run": "explain.training.run",
+    "TunedModel": "explain.model",
+    "attribute": "explain.engine",
+    "load_data": "explain.data.base",
+    "load_model": "explain.training.run",
+    "load_pair": "explain.training.pair",
+    "train_pair": "explain.training.train",
+    "tune": "explain.tuning.base",
+    "wrap": "explain.model",
+    "write_report": "explain.report.pdf",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'explain' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
