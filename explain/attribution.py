@@ -1,0 +1,101 @@
+"""Attribution: one method's maps for a batch of images, and everything needed to repeat them.
+
+Values are raw: not normalised, not clipped, at the method's own resolution. Turning them into a picture (a saliency
+map) is `explain.render`'s work, and the scale it uses is a choice that stays visible there.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate, softmax
+
+from explain.errors import InputError
+from explain.files import read_tensors, write_tensors
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Maps of one method for B images.
+
+    Args:
+        method: registered name of the method.
+        values: float32 (B, h, w) on the patch grid, or (B, H, W) in pixels; signed where the method is.
+        targets: int64 (B,), the class each map explains (recorded, not used, by class-agnostic methods).
+        logits: float32 (B, K), the model's output for the images.
+        image_size: (H, W) of the model's input in pixels.
+        options: every option of the method, defaults included.
+        extras: what else the method measured, one entry per image, such as "completeness_gap" (B,).
+        provenance: model, weights, library versions, device, seconds.
+    """
+
+    method: str
+    values: Array
+    targets: Array
+    logits: Array
+    image_size: tuple[int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Array] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def predictions(self) -> Array:
+        """int64 (B,), the model's own class."""
+        return np.asarray(self.logits.argmax(axis=1))
+
+    @property
+    def probabilities(self) -> Array:
+        """float32 (B, K), softmax of the logits."""
+        return np.asarray(softmax(torch.from_numpy(self.logits), dim=1).numpy())
+
+    def resized(self, size: tuple[int, int]) -> Array:
+        """Maps at another resolution, by bilinear interpolation between patch or pixel centres.
+
+        Args:
+            size: (H, W) wanted.
+
+        Returns:
+            float32 (B, H, W).
+        """
+        if len(size) != 2 or min(size) < 1:
+            raise InputError(f"expected a size (H, W) of at least 1x1, got {size!r}")
+        maps = torch.from_numpy(self.values)[:, None]
+        return np.asarray(interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)[:, 0].numpy())
+
+    def __getitem__(self, index: int | slice | list[int] | Array) -> "Attribution":
+        """The attribution of some of the images; an int gives a batch of one."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return Attribution(
+            self.method, self.values[rows], self.targets[rows], self.logits[rows], self.image_size,
+            self.options, {name: values[rows] for name, values in self.extras.items()}, self.provenance,
+        )  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file (no pickle); `Attribution.load` reads it back equal."""
+        arrays = {"values": self.values, "targets": self.targets, "logits": self.logits}
+        arrays |= {f"extras.{name}": values for name, values in self.extras.items()}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        record = {"method": self.method, "image_size": list(self.image_size), "options": self.options,
+                  "provenance": self.provenance}  # fmt: skip
+        write_tensors(Path(path), tensors, {"attribution": json.dumps(record, allow_nan=False)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Attribution":
+        """Read what `save` wrote."""
+        tensors, metadata = read_tensors(Path(path))
+        if "attribution" not in metadata:
+            raise InputError(f"{path} holds no attribution; expected a file written by Attribution.save")
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        record = json.loads(metadata["attribution"])
+        extras = {name.removeprefix("extras."): arrays.pop(name) for name in list(arrays) if name.startswith("extras.")}
+        record["image_size"] = tuple(record["image_size"])
+        return cls(**arrays, **record, extras=extras)
