@@ -1,0 +1,189 @@
+"""Dataset: labelled images on disk that were all decoded once, and the formats they are read from.
+
+A format is one file in this folder. `load_data` asks each format whether it knows a path or name, reads the
+samples, and keeps apart the images that cannot be used: those are listed with a reason, never dropped in
+silence.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from explain.data.names import from_printable, printable
+from explain.errors import DatasetError, UnknownNameError
+from explain.files import sha256_json
+from explain.registry import Registry
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One usable image.
+
+    Args:
+        id: unique, stable and printable name, such as "local/textile_0001.jpg".
+        path: the file.
+        label: class index into the data set's `class_names`.
+        sha256: hash of the file's bytes.
+        mask: file of the region that decides the label, when the data set has one.
+        flags: what decoding had to decide, such as "multi_frame" or "alpha_composited".
+    """
+
+    id: str
+    path: Path
+    label: int
+    sha256: str
+    mask: Path | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One file that cannot be used: its path, a one-word reason and one sentence of detail."""
+
+    path: Path
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images.
+
+    Args:
+        name: short name used for run folders and titles.
+        root: folder that the samples' ids are relative to.
+        class_names: the classes, in label order.
+        samples: the usable images, sorted by id.
+        rejected: files left out, each with its reason.
+        source: where the data comes from, in words.
+        licence: its licence, or "not stated".
+    """
+
+    name: str
+    root: Path
+    class_names: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    rejected: tuple[Rejected, ...] = ()
+    source: str = ""
+    licence: str = "not stated"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def by_id(self) -> dict[str, Sample]:
+        """Samples by their id."""
+        return {sample.id: sample for sample in self.samples}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every sample's id, content hash and label, and the class names."""
+        rows = sorted([sample.id, sample.sha256, sample.label] for sample in self.samples)
+        return sha256_json({"classes": list(self.class_names), "samples": rows})
+
+    def select(self, ids: Iterable[str]) -> "Dataset":
+        """The data set of only these ids, in the order given.
+
+        Raises:
+            UnknownNameError: an id that the data set does not hold.
+        """
+        wanted = list(ids)
+        missing = [name for name in wanted if name not in self.by_id]
+        if missing:
+            raise UnknownNameError(
+                f"{len(missing)} of {len(wanted)} image ids are not in data set {self.name!r}, "
+                f"first {missing[0]!r}; was the data changed or moved since the split was made?"
+            )
+        return replace(self, samples=tuple(self.by_id[name] for name in wanted), rejected=())
+
+    def counts(self) -> dict[str, int]:
+        """Usable images per class name."""
+        totals = dict.fromkeys(self.class_names, 0)
+        for sample in self.samples:
+            totals[self.class_names[sample.label]] += 1
+        return totals
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything above as plain JSON data: one row per sample with its SHA-256, one per rejected file.
+
+        Paths are written by `printable`, since a file name need not be text that JSON can hold.
+        """
+        return {
+            "name": self.name,
+            "root": printable(self.root),
+            "source": self.source,
+            "licence": self.licence,
+            "class_names": list(self.class_names),
+            "fingerprint": self.fingerprint,
+            "samples": [
+                {"id": s.id, "path": printable(s.path), "label": s.label, "sha256": s.sha256,
+                 "mask": None if s.mask is None else printable(s.mask), "flags": list(s.flags)}
+                for s in self.samples
+            ],
+            "rejected": [
+                {"path": printable(r.path), "reason": r.reason, "detail": r.detail} for r in self.rejected
+            ],
+        }  # fmt: skip
+
+    @classmethod
+    def from_manifest(cls, manifest: dict[str, Any]) -> "Dataset":
+        """The data set a manifest describes, without touching the images."""
+        samples = tuple(
+            Sample(row["id"], _path(row["path"]), row["label"], row["sha256"],
+                   None if row["mask"] is None else _path(row["mask"]), tuple(row["flags"]))
+            for row in manifest["samples"]
+        )  # fmt: skip
+        rejected = tuple(
+            Rejected(_path(row["path"]), row["reason"], row["detail"]) for row in manifest["rejected"]
+        )
+        return cls(manifest["name"], _path(manifest["root"]), tuple(manifest["class_names"]), samples,
+                   rejected, manifest["source"], manifest["licence"])  # fmt: skip
+
+
+def _path(text: str) -> Path:
+    return Path(from_printable(text))
+
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as images are checked."""
+
+
+class DatasetFormat(Protocol):
+    """One way data sets lie on disk (or come by name)."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+
+    def matches(self, location: str) -> bool:
+        """True when this format knows what lies at the path, or knows the name."""
+
+    def read(self, location: str, progress: Progress | None = None) -> Dataset:
+        """Read and check every image; bad ones land in `Dataset.rejected`."""
+
+
+FORMATS: Registry[DatasetFormat] = Registry("data format", "explain.data")
+
+
+def load_data(location: str | Path, progress: Progress | None = None) -> Dataset:
+    """Read a data set from a folder, a table or by name.
+
+    Args:
+        location: an image folder (one sub-folder per class), a CSV table, or the name of a known data set.
+        progress: called with (done, total) while images are checked.
+
+    Raises:
+        DatasetError: no format knows the location, or no usable image is left.
+    """
+    # A format that is called like the location comes first: "textile" is the data set, "./textile" a folder.
+    for name in sorted(FORMATS, key=lambda name: name != str(location)):
+        plugin = FORMATS.create(name)
+        if plugin.matches(str(location)):
+            dataset = plugin.read(str(location), progress)
+            if not dataset.samples:
+                first = f"; first: {dataset.rejected[0].detail}" if dataset.rejected else ""
+                raise DatasetError(f"no usable image in {location} ({len(dataset.rejected)} rejected{first})")
+            return dataset
+    known = "; ".join(FORMATS[name].label for name in FORMATS)
+    raise DatasetError(f"no data format knows {str(location)!r}. Known: {known}. Does the path exist?")
