@@ -1,0 +1,117 @@
+"""Tuning: how a pretrained vision transformer is adapted, as one file per way.
+
+A tuning is a frozen dataclass of its options. `apply` freezes what must not train, swaps modules in place and returns
+the token layout that results. `tune` puts a new head on a copy of the backbone and applies one.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Generator, nn
+
+from explain.backbone import load_backbone
+from explain.errors import InputError, IntegrityError
+from explain.model import TunedModel, wrap
+from explain.registry import Registry
+from explain.tokens import TokenLayout
+
+HEAD_STD = 0.01
+
+
+class Tuning(Protocol):
+    """One way of tuning; its dataclass fields are its options."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    source: ClassVar[str]
+
+    def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
+        """Freeze and swap modules of `vit` in place.
+
+        Args:
+            vit: the model, every parameter trainable, with its new head.
+            layout: its tokens before the tuning.
+            generator: source of the first values of new parameters.
+
+        Returns:
+            The layout after the tuning.
+        """
+
+
+TUNINGS: Registry[Tuning] = Registry("tuning", "explain.tuning")
+
+
+def tune(
+    backbone: VisionTransformer | str,
+    tuning: str,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    expect_sha256: str | None = None,
+    **options: Any,
+) -> TunedModel:
+    """A tuned model, not yet trained.
+
+    Args:
+        backbone: a timm VisionTransformer (copied, never changed) or a spec for `load_backbone`.
+        tuning: registered name: "prompt", "full", "linear", …
+        class_names: names of the classes; a new head of that size is put on. None keeps the model's own head.
+        image_size: side of the input in pixels, with a spec only.
+        seed: of the head's and the prompts' first values; equal seeds give equal heads whatever the tuning.
+        expect_sha256: the backbone's hash that stored weights were trained on.
+        **options: the tuning's options, such as num_tokens=10.
+
+    Raises:
+        UnknownNameError: no such tuning.
+        InputError: an option the tuning does not have, or not a timm ViT.
+        IntegrityError: the backbone is not the expected one.
+    """
+    plugin = TUNINGS.create(tuning, **options)
+    card = None
+    if isinstance(backbone, str):
+        vit, card = load_backbone(backbone, image_size)
+        if expect_sha256 is not None and card.sha256 != expect_sha256:
+            raise IntegrityError(
+                f"backbone {backbone!r} has hash {card.sha256[:16]}…, but the weights were trained on "
+                f"{expect_sha256[:16]}…; use the same backbone file as in training"
+            )
+    elif image_size is not None:
+        raise InputError("image_size is for a backbone given by name; build the timm model at that size instead")
+    else:
+        vit = copy.deepcopy(wrap(backbone).vit)
+    vit.requires_grad_(True)
+    if class_names is not None:
+        if not class_names:
+            raise InputError("expected at least one class name, got none")
+        _new_head(vit, len(class_names), seed)
+    base = wrap(vit)
+    # a stream of its own, so that the head's values do not depend on how many prompts a tuning draws
+    layout = plugin.apply(vit, base.layout, Generator().manual_seed(seed + 1))
+    recorded = {field.name: getattr(plugin, field.name) for field in fields(plugin)}  # type: ignore[arg-type]
+    return TunedModel(
+        vit, layout, base.transform, class_names=class_names, tuning=(tuning, recorded), card=card
+    ).train(vit.training)  # fmt: skip
+
+
+def _new_head(vit: VisionTransformer, classes: int, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):  # timm draws values that are replaced below
+        vit.reset_classifier(classes)
+    heads = vit.get_classifier()
+    generator = Generator().manual_seed(seed)
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        nn.init.zeros_(head.bias)
+        with torch.no_grad():
+            head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * HEAD_STD)
+
+
+def train_only_head(vit: VisionTransformer) -> None:
+    """Freeze everything but the classification head."""
+    vit.requires_grad_(False)
+    heads = vit.get_classifier()
+    for head in heads if isinstance(heads, tuple) else (heads,):
+        head.requires_grad_(True)

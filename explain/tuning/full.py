@@ -1,0 +1,23 @@
+"""Full fine-tuning: every parameter trains."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Generator
+
+from explain.tokens import TokenLayout
+from explain.tuning.base import TUNINGS
+
+
+@TUNINGS.register("full")
+@dataclass(frozen=True)
+class FullFineTuning:
+    """Every weight of the backbone and the head trains."""
+
+    label: ClassVar[str] = "FT"
+    source: ClassVar[str] = "full fine-tuning"
+
+    def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
+        """Leave everything trainable; see `Tuning.apply`."""
+        return layout
