@@ -1,0 +1,177 @@
+"""One contract for every method on every tuning and every kind of head."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_vits import GRID, SIZE, tiny_images
+from torch import nn
+from tuned_cases import TUNED, VARIANTS, shared_tuned, title, tuned
+
+from explain.attribution import Attribution
+from explain.engine import attribute
+from explain.methods.base import METHODS
+from explain.model import TunedModel
+
+QUICK: dict[str, dict[str, Any]] = {"integrated_gradients": {"max_nodes": 5}}
+"""Options that make a slow method quick; the contract holds for any."""
+
+CASES = [
+    pytest.param(name, index, id=f"{name}-{title(TUNED[index])}") for name in METHODS for index in range(len(TUNED))
+]
+PLAIN = [pytest.param(name, variant, id=f"{name}-{title(variant)}") for name in METHODS for variant in VARIANTS]
+
+
+def explain_one(name: str, model: TunedModel, images: torch.Tensor, **more: Any) -> Attribution:
+    return attribute(model, images, methods=name, options={name: QUICK.get(name, {})}, **more)[name]
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """Everything of a model that a call could leave changed."""
+    found: dict[str, Any] = {}
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        digest = hashlib.sha256(value.detach().view(torch.uint8).numpy().tobytes()).hexdigest()
+        grad = None if value.grad is None else (id(value.grad), value.grad.clone().sum().item())
+        found[f"tensor {name}"] = (id(value), value._version, value.requires_grad, grad, digest)
+    for name, module in model.named_modules():
+        hooks = {key: list(hooks) for key, hooks in vars(module).items() if "hook" in key and hooks}
+        own = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+        found[f"module {name}"] = (id(module), hooks, own)
+    return found
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_maps_are_finite_float32_on_the_grid_or_in_pixels(name: str, index: int) -> None:
+    found = explain_one(name, shared_tuned(index), tiny_images())
+    assert found.values.dtype == np.float32 and found.values.shape in {(3, *GRID), (3, *SIZE)}
+    assert np.isfinite(found.values).all() and found.values.std() > 0
+    assert found.logits.shape == (3, 2) and found.targets.dtype == np.int64 and found.image_size == SIZE
+    assert all(len(values) == 3 for values in found.extras.values())
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_a_batch_equals_its_images_one_by_one(name: str, index: int) -> None:
+    model, images = shared_tuned(index), tiny_images()
+    together = explain_one(name, model, images)
+    for row in range(3):
+        alone = explain_one(name, model, images[row : row + 1])
+        assert_same(together[row], alone)
+    assert_same(together, explain_one(name, model, images, batch_size=2))
+
+
+def assert_same(left: Attribution, right: Attribution) -> None:
+    np.testing.assert_allclose(left.values, right.values, rtol=1e-5, atol=1e-7 * np.abs(left.values).max())
+    assert left.extras.keys() == right.extras.keys()
+    for key, values in left.extras.items():
+        np.testing.assert_allclose(values, right.extras[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_a_call_repeats_bitwise_and_leaves_model_and_random_state_alone(name: str, index: int) -> None:
+    model, images = shared_tuned(index), tiny_images()
+    before, random, given = fingerprint(model), torch.get_rng_state(), images.clone()
+    first, second = explain_one(name, model, images), explain_one(name, model, images)
+    assert np.array_equal(first.values, second.values)
+    assert fingerprint(model) == before
+    assert torch.equal(torch.get_rng_state(), random) and torch.equal(images, given)
+
+
+@pytest.mark.parametrize(("name", "variant"), PLAIN)
+def test_a_model_in_training_with_hooks_and_gradients_is_left_as_found(name: str, variant: Any) -> None:
+    model, calls = tuned(*variant, "cls"), []
+    expected = explain_one(name, model, tiny_images())
+    model.vit.head_drop.p = model.vit.blocks[0].attn.proj_drop.p = 0.5
+    model.train()
+    model.vit.blocks[1].eval()
+    model.vit.blocks[0].attn.fused_attn = False
+    model.vit.set_grad_checkpointing(True)
+    model.vit.norm.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    model.vit.head.weight.grad = torch.ones_like(model.vit.head.weight)
+    before = fingerprint(model)
+    assert np.array_equal(explain_one(name, model, tiny_images()).values, expected.values)
+    assert fingerprint(model) == before
+    assert calls, "the user's own hook has to see the forward"
+
+
+class Broken(Exception):
+    """Raised on purpose in the middle of a forward."""
+
+
+@pytest.mark.parametrize(("name", "variant"), PLAIN)
+def test_a_forward_that_raises_leaves_the_model_as_found(name: str, variant: Any) -> None:
+    model = tuned(*variant, "cls")
+
+    def fail(module: nn.Module, inputs: Any, output: Any) -> None:
+        raise Broken
+
+    handle = model.vit.norm.register_forward_hook(fail)
+    before, random = fingerprint(model), torch.get_rng_state()
+    with pytest.raises(Broken):
+        explain_one(name, model, tiny_images())
+    assert fingerprint(model) == before and torch.equal(torch.get_rng_state(), random)
+    handle.remove()
+    attention = nn.functional.scaled_dot_product_attention
+    assert torch.isfinite(model(tiny_images())).all() and nn.functional.scaled_dot_product_attention is attention
+
+
+@pytest.mark.parametrize(("name", "variant"), PLAIN)
+def test_grad_modes_frozen_weights_and_gradient_inputs_do_not_change_a_map(name: str, variant: Any) -> None:
+    model, images = tuned(*variant, "cls"), tiny_images()
+    expected = explain_one(name, model, images).values
+    with torch.no_grad():
+        assert np.array_equal(explain_one(name, model, images).values, expected)
+    with torch.inference_mode():
+        assert np.array_equal(explain_one(name, model, images).values, expected)
+        assert np.array_equal(explain_one(name, model, images * 1).values, expected)
+    leaf = images.clone().requires_grad_(True)
+    assert np.array_equal(explain_one(name, model, leaf).values, expected)
+    assert leaf.grad is None and leaf.requires_grad
+    model.requires_grad_(False)
+    assert np.array_equal(explain_one(name, model, images).values, expected)
+
+
+@pytest.mark.parametrize(("name", "variant"), PLAIN)
+def test_a_bfloat16_model_gives_nearly_the_same_float32_map(name: str, variant: Any) -> None:
+    model = tuned(*variant, "cls")
+    exact = explain_one(name, model, tiny_images(), targets=0).values
+    rough = explain_one(name, model.bfloat16(), tiny_images(), targets=0).values
+    assert rough.dtype == np.float32
+    assert np.corrcoef(exact.ravel(), rough.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize(("name", "variant"), PLAIN)
+def test_another_image_size_gives_another_grid(name: str, variant: Any) -> None:
+    model = tuned(*variant, "cls", dynamic_img_size=True)
+    found = explain_one(name, model, tiny_images(2, (40, 16)))
+    assert found.values.shape in {(2, 5, 2), (2, 40, 16)} and found.image_size == (40, 16)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_target_matters_exactly_when_the_method_says_so(name: str) -> None:
+    model = tuned("full", {}, "cls")
+    cat, dog = (explain_one(name, model, tiny_images(), targets=target).values for target in (0, 1))
+    assert np.array_equal(cat, dog) != METHODS[name].class_specific
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_map_moves_with_the_picture(name: str) -> None:
+    """Without position embeddings a ViT has no left or right, so flipping the patch order flips the map."""
+    model = tuned("full", {}, "cls", pos_embed="none")
+    images = tiny_images()
+    rows = images.reshape(3, 3, GRID[0], 8, GRID[1], 8)
+    flipped = explain_one(name, model, rows.flip(2, 4).reshape(images.shape)).values
+    straight = explain_one(name, model, images).values
+    if straight.shape[1:] == SIZE:
+        straight = straight.reshape(3, GRID[0], 8, GRID[1], 8)[:, ::-1, :, ::-1].reshape(straight.shape)
+    else:
+        straight = straight[:, ::-1, ::-1]
+    np.testing.assert_allclose(flipped, straight, rtol=1e-4, atol=1e-5 * np.abs(straight).max())
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_method_says_what_a_reader_must_know(name: str) -> None:
+    method = METHODS[name]
+    assert method.name == name and method.label and method.source and method.picture in {"positive", "signed"}
+    assert isinstance(method.signed, bool) and isinstance(method.class_specific, bool)

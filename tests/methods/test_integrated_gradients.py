@@ -1,0 +1,268 @@
+"""Integrated Gradients: closed forms, completeness, the nested rule, baselines, and agreement with captum."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_vits import GRID, PATCH, SIZE, tiny_images, tiny_vit
+from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
+
+from explain.attribution import Attribution
+from explain.engine import attribute
+from explain.errors import InputError
+from explain.methods.integrated_gradients import IntegratedGradients, completeness_gap
+from explain.model import TunedModel, wrap
+from explain.tuning.base import tune
+
+BLACK = -torch.tensor([0.485 / 0.229, 0.456 / 0.224, 0.406 / 0.225], dtype=torch.float64).view(1, 3, 1, 1)
+
+
+def integrate(model: TunedModel, images: Tensor | None = None, targets: Any = None, **options: Any) -> Attribution:
+    images = tiny_images() if images is None else images
+    name = "integrated_gradients"
+    return attribute(model, images, methods=name, targets=targets, options={name: options})[name]
+
+
+def gentle_vit(head: str = "cls", **options: Any) -> Any:
+    """A tiny ViT whose path is smooth enough for a few hundred nodes to be exact."""
+    vit = tiny_vit(head, **options)
+    with torch.no_grad():
+        vit.patch_embed.proj.weight.mul_(0.2)
+    return vit
+
+
+class Linear(nn.Module):
+    """Reads its input linearly; stands for the transformer inside a TunedModel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * SIZE[0] * SIZE[1], 5, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+
+
+class LinearModel(TunedModel):
+    """A TunedModel whose logits are W x + b."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_vit(), wrap(tiny_vit()).layout, wrap(tiny_vit()).transform)
+        self.linear = Linear()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images)
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 1}, {"n_steps": 7}, {"max_nodes": 5}, {}])
+def test_a_linear_model_is_split_exactly_into_weight_times_difference(options: dict[str, Any]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LinearModel()
+    images, targets = tiny_images(), [4, 0, 2]
+    weight = model.linear.head.weight.detach()[targets].reshape(3, 3, *SIZE)
+    expected = (weight * (images - BLACK)).sum(1)
+    found = integrate(model, images, targets, **options)
+    np.testing.assert_allclose(found.values, expected.numpy(), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.extras["score_difference"], expected.sum((1, 2)).numpy(), rtol=1e-5)
+    assert found.extras["completeness_gap"].max() < 1e-6
+
+
+def test_an_additive_transformer_gets_every_patchs_own_contribution() -> None:
+    """Without attention and with a mean head, patch p contributes (g(x_p) - g(x'_p)) / N."""
+    vit = gentle_vit("mean of patches", fc_norm=False)
+    with torch.no_grad():
+        for block in vit.blocks:
+            block.attn.proj.weight.zero_()
+    images, target = tiny_images(), 1
+
+    def contributions(pictures: Tensor) -> Tensor:
+        with torch.no_grad():
+            return vit.forward_features(pictures)[:, 1:] @ vit.head.weight[target] / (GRID[0] * GRID[1])
+
+    truth = (contributions(images) - contributions(BLACK.expand_as(images))).reshape(3, *GRID).numpy()
+    found = integrate(wrap(vit), images, target, n_steps=200).values.astype(np.float64)
+    patches = found.reshape(3, GRID[0], PATCH, GRID[1], PATCH).sum((2, 4))
+    assert np.abs(patches - truth).max() < 1e-5 * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("case", ["plain", "shallow", "deep"])
+@pytest.mark.parametrize("steps", [3, 16])
+def test_the_map_equals_captums(case: str, steps: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the peer's imports
+        from captum.attr import IntegratedGradients as Captum
+    vit, deep = tiny_vit(dtype=torch.float32), {"shallow": False, "deep": True}.get(case)
+    model = (wrap(vit) if deep is None else tune(vit, "prompt", num_tokens=5, deep=deep)).eval()
+    images, targets = tiny_images().float(), torch.tensor([4, 0, 2])
+    black = model.transform.normalise(torch.zeros_like(images))
+    theirs, delta = Captum(model).attribute(
+        images, baselines=black, target=targets, n_steps=steps, method="gausslegendre",
+        internal_batch_size=8, return_convergence_delta=True,
+    )  # fmt: skip
+    theirs = theirs.detach().sum(1).numpy()
+    found = integrate(model, images, targets, n_steps=steps)
+    assert np.abs(found.values - theirs).max() < 1e-5 * np.abs(theirs).max()
+    gap = (delta.abs() / torch.from_numpy(found.extras["score_difference"]).abs()).numpy()
+    np.testing.assert_allclose(found.extras["completeness_gap"], gap, rtol=1e-2, atol=1e-5)
+    assert (found.extras["nodes"] == steps).all()
+
+
+@pytest.mark.parametrize("baseline", ["black", "mean", "blur"])
+def test_the_map_sums_to_what_the_score_gained(baseline: str) -> None:
+    model, images, targets = wrap(gentle_vit()), tiny_images(), torch.tensor([1, 1, 3])
+    found = integrate(model, images, targets, n_steps=300, baseline=baseline)
+    starts = {"black": BLACK.expand_as(images), "mean": torch.zeros_like(images), "blur": blurred(model, images)}
+    with torch.no_grad():
+        gained = (model(images) - model(starts[baseline])).gather(1, targets[:, None])[:, 0].numpy()
+    np.testing.assert_allclose(found.extras["score_difference"], gained, rtol=1e-5)
+    np.testing.assert_allclose(found.values.sum((1, 2)), gained, rtol=1e-3)
+    assert found.extras["completeness_gap"].max() < 1e-3
+
+
+def blurred(model: TunedModel, images: Tensor) -> Tensor:
+    sigma = max(SIZE) / 12
+    return model.transform.normalise(gaussian_blur(model.transform.denormalise(images), [11, 11], [sigma, sigma]))
+
+
+def trapezoid(model: TunedModel, images: Tensor, targets: Tensor, nodes: int) -> np.ndarray:
+    """The plain trapezoid rule, node by node."""
+    total, difference = torch.zeros_like(images), images - BLACK
+    for step in range(nodes):
+        at = (BLACK + step / (nodes - 1) * difference).requires_grad_(True)
+        score = model(at).gather(1, targets[:, None]).sum()
+        weight = (0.5 if step in (0, nodes - 1) else 1.0) / (nodes - 1)
+        total += weight * torch.autograd.grad(score, at)[0]
+    return (total * difference).sum(1).numpy()
+
+
+@pytest.mark.parametrize("nodes", [5, 9, 17])
+def test_nested_nodes_give_the_plain_trapezoid_on_the_same_nodes(nodes: int) -> None:
+    model, images, targets = wrap(tiny_vit()), tiny_images(), torch.tensor([4, 0, 2])
+    found = integrate(model, images, targets, max_nodes=nodes, tol_gap=0, tol_map=0)
+    assert (found.extras["nodes"] == nodes).all() and not found.extras["converged"].any()
+    expected = trapezoid(model, images, targets, nodes)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+def test_an_image_stops_at_the_first_level_where_gap_and_change_are_small() -> None:
+    model, images, targets = wrap(gentle_vit()), tiny_images(6), torch.tensor([0, 1, 2, 3, 4, 0])
+    found = integrate(model, images, targets, tol_gap=0.02, tol_map=0.05)
+    difference = torch.from_numpy(found.extras["score_difference"])
+    levels = {nodes: torch.from_numpy(trapezoid(model, images, targets, nodes)) for nodes in (5, 9, 17, 33, 65)}
+    counts = []
+    for row in range(6):
+        for nodes in (9, 17, 33, 65):
+            now, before = levels[nodes][row], levels[nodes // 2 + 1][row]
+            change = (now - before).abs().sum() / now.abs().sum()
+            gap = completeness_gap(now[None], difference[row : row + 1])[0]
+            if gap <= 0.02 and change <= 0.05:
+                break
+        counts.append(nodes)
+        np.testing.assert_allclose(found.values[row], now.numpy(), rtol=1e-4, atol=1e-6 * now.abs().max().item())
+    assert found.extras["nodes"].tolist() == counts and len(set(counts)) > 1
+    assert found.extras["converged"].all()
+
+
+def test_a_converged_image_does_not_feel_who_else_is_in_the_batch() -> None:
+    model, images, targets = wrap(gentle_vit()), tiny_images(6), [0, 1, 2, 3, 4, 0]
+    together = integrate(model, images, targets, tol_map=0.05, path_batch=5)
+    for row in range(6):
+        alone = integrate(model, images[row : row + 1], targets[row], tol_map=0.05)
+        assert alone.extras["nodes"][0] == together.extras["nodes"][row]
+        np.testing.assert_allclose(alone.values[0], together.values[row], rtol=1e-5, atol=1e-8)
+
+
+def test_a_small_gap_alone_does_not_stop_the_refinement() -> None:
+    model = wrap(tiny_vit())
+    eager = integrate(model, tol_gap=1e9, tol_map=1e9)
+    careful = integrate(model, tol_gap=1e9, tol_map=1e-9, max_nodes=33)
+    assert (eager.extras["nodes"] == 9).all() and eager.extras["converged"].all()
+    assert (careful.extras["nodes"] == 33).all() and not careful.extras["converged"].any()
+
+
+def test_named_baselines_equal_the_same_baselines_given_as_images() -> None:
+    model = wrap(tiny_vit())
+    mean = torch.tensor(model.transform.mean, dtype=torch.float64).view(3, 1, 1).expand(3, *SIZE)
+    given = {"black": torch.zeros(3, *SIZE), "mean": mean}
+    for name, image in given.items():
+        named, image = integrate(model, n_steps=3, baseline=name), integrate(model, n_steps=3, baseline=image)
+        np.testing.assert_allclose(named.values, image.values, rtol=1e-5, atol=1e-7)
+        assert named.options["baseline"] == name and image.options["baseline"] == "given image"
+
+
+def test_a_baseline_image_means_the_same_in_every_form() -> None:
+    model = wrap(tiny_vit())
+    array = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    channels_first = torch.from_numpy(array).permute(2, 0, 1)
+    forms = [array, Image.fromarray(array), channels_first, channels_first.double() / 255]
+    first, *others = (integrate(model, n_steps=3, baseline=form).values for form in forms)
+    for other in others:
+        np.testing.assert_allclose(first, other, rtol=1e-4, atol=1e-6)
+    assert np.abs(first - integrate(model, n_steps=3).values).max() > 0.1
+
+
+def test_noise_is_the_average_over_draws_of_a_seed() -> None:
+    model = wrap(tiny_vit())
+    generator = torch.Generator().manual_seed(5)
+    draws = [torch.rand(3, *SIZE, generator=generator) for _ in range(3)]
+    parts = [integrate(model, targets=0, n_steps=4, baseline=draw) for draw in draws]
+    found = integrate(model, targets=0, n_steps=4, baseline="noise", noise_draws=3, seed=5)
+    np.testing.assert_allclose(found.values, np.mean([part.values for part in parts], 0), rtol=1e-4, atol=1e-6)
+    expected = np.mean([part.extras["score_difference"] for part in parts], 0)
+    np.testing.assert_allclose(found.extras["score_difference"], expected, rtol=1e-5)
+    other = integrate(model, targets=0, n_steps=4, baseline="noise", noise_draws=3, seed=6)
+    assert not np.allclose(found.values, other.values)
+
+
+def test_a_picture_equal_to_its_baseline_gets_nothing_and_no_alarm() -> None:
+    model = wrap(tiny_vit(dtype=torch.float32))
+    found = integrate(model, BLACK.expand(1, 3, *SIZE))
+    assert np.abs(found.values).max() < 1e-4 and found.extras["completeness_gap"][0] < 0.02
+    assert found.extras["converged"].all()
+
+
+def test_pixels_equal_to_the_baseline_get_exactly_nothing() -> None:
+    images = tiny_images()
+    images[:, :, :8, 8:16] = BLACK.to(images)
+    found = np.abs(integrate(wrap(tiny_vit()), images, n_steps=3).values)
+    assert found[:, :8, 8:16].max() < 1e-12 and (found[:, 8:] > 1e-12).all()
+
+
+def test_the_number_of_path_points_at_once_changes_nothing() -> None:
+    model = wrap(tiny_vit())
+    first, *others = (integrate(model, n_steps=5, path_batch=size).values for size in (1, 4, 64))
+    for other in others:
+        np.testing.assert_allclose(first, other, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"baseline": "white"}, "expected a baseline in .*'black'.*got 'white'"),
+        ({"baseline": 0}, "expected a baseline name or image, got int"),
+        ({"n_steps": 0}, "whole numbers of at least 1"),
+        ({"n_steps": "50"}, "whole numbers of at least 1"),
+        ({"n_steps": 2.5}, "whole numbers of at least 1"),
+        ({"noise_draws": 0}, "whole numbers of at least 1"),
+        ({"path_batch": 0}, "whole numbers of at least 1"),
+        ({"max_nodes": 3}, r"max_nodes of 2\^k \+ 1 and at least 5"),
+        ({"max_nodes": 50}, r"max_nodes of 2\^k \+ 1 and at least 5"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        IntegratedGradients(**options)
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [torch.zeros(3, 8, 8), torch.full((3, *SIZE), -2.0), torch.full((3, *SIZE), torch.nan), torch.zeros(3, *SIZE).int(),
+     np.zeros(SIZE, np.float32), np.zeros((*SIZE, 3)), np.zeros(SIZE, np.uint8)],
+)  # fmt: skip
+def test_a_baseline_that_is_no_picture_of_pixels_is_refused(baseline: Any) -> None:
+    with pytest.raises(InputError, match="expected a baseline"):
+        integrate(wrap(tiny_vit()), baseline=baseline)
