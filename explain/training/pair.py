@@ -1,0 +1,153 @@
+"""MatchedPair: a VPT run and a full fine-tuning run that were trained alike, and the proof of it.
+
+Runs are compared field by field. A pair exists only when every field that must agree does: same backbone bytes, same
+images, same split, same image order, same steps, same number of learning-rate trials.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from explain.data.base import Dataset
+from explain.data.split import Split
+from explain.errors import IntegrityError, MismatchedRunsError
+from explain.files import read_json
+from explain.training.run import Run
+
+MATCHED_FIELDS: dict[str, str] = {
+    "backbone.sha256": "backbone weights",
+    "image_size": "input size",
+    "class_names": "classes",
+    "data_fingerprint": "images",
+    "split_hash": "split",
+    "order_hash": "image order and flips",
+    "head_hash": "head before training",
+    "seed": "seed",
+    "steps": "training steps",
+    "recipe.batch_size": "batch size",
+    "recipe.epochs": "epochs",
+    "recipe.search_epochs": "epochs per trial",
+    "recipe.weight_decay": "weight decay",
+    "recipe.warmup": "warm-up",
+    "recipe.flip": "augmentation",
+    "trial_count": "learning-rate trials",
+    "precision": "precision",
+}
+"""What two matched runs must share: path of the field -> its name in words."""
+
+
+@dataclass(frozen=True)
+class MatchedField:
+    """One field of the comparison: its name in words, and each arm's value as text."""
+
+    name: str
+    values: dict[str, str]
+
+    @property
+    def equal(self) -> bool:
+        """True when every arm has the same value."""
+        return len(set(self.values.values())) == 1
+
+
+def compare_runs(runs: dict[str, Run]) -> list[MatchedField]:
+    """Every field that must agree, with each run's value, in a fixed order."""
+    return [
+        MatchedField(words, {arm: _text(_field(run, path)) for arm, run in runs.items()})
+        for path, words in MATCHED_FIELDS.items()
+    ]
+
+
+def _field(run: Run, path: str) -> Any:
+    if path == "trial_count":
+        return len(run.manifest.trials)
+    first, _, rest = path.partition(".")
+    if first == "recipe":
+        return getattr(run.recipe, rest)
+    value = getattr(run.manifest, first)
+    return getattr(value, rest) if rest else value
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class MatchedPair:
+    """The runs of one comparison, proved equal in everything but the tuning.
+
+    Args:
+        path: folder that holds the runs, `dataset.json` and `split.json`.
+        runs: every run by its arm's name; "vpt" and "ft" are always there.
+
+    Raises:
+        MismatchedRunsError: listing each field that differs.
+    """
+
+    path: Path
+    runs: dict[str, Run]
+
+    def __post_init__(self) -> None:
+        differing = [field for field in compare_runs(self.runs) if not field.equal]
+        if differing:
+            lines = [
+                f"{field.name}: " + ", ".join(f"{arm} {value}" for arm, value in field.values.items())
+                for field in differing
+            ]
+            raise MismatchedRunsError(
+                f"the runs in {self.path} are not a matched pair; they differ in " + "; ".join(lines)
+                + ". Train them together with one recipe."
+            )  # fmt: skip
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MatchedPair":
+        """Open the folder of a pair: every sub-folder with a manifest is a run.
+
+        Raises:
+            IntegrityError: "vpt" or "ft" is missing.
+            MismatchedRunsError: the runs were not trained alike.
+        """
+        folder = Path(path)
+        runs = {child.parent.name: Run.load(child.parent) for child in sorted(folder.glob("*/manifest.json"))}
+        missing = [arm for arm in ("vpt", "ft") if arm not in runs]
+        if missing:
+            raise IntegrityError(
+                f"{folder} is not a finished pair: no run {' and no run '.join(missing)}; found: "
+                f"{', '.join(runs) or 'nothing'}. `explain train DATA --out {folder}` makes or continues one."
+            )
+        order = sorted(runs, key=lambda arm: (("vpt", "ft").index(arm) if arm in ("vpt", "ft") else 2, arm))
+        return cls(folder, {arm: runs[arm] for arm in order})
+
+    @property
+    def vpt(self) -> Run:
+        """The Visual Prompt Tuning run."""
+        return self.runs["vpt"]
+
+    @property
+    def ft(self) -> Run:
+        """The full fine-tuning run."""
+        return self.runs["ft"]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs.values())
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set as it was when the pair was trained."""
+        return Dataset.from_manifest(read_json(self.path / "dataset.json"))
+
+    @cached_property
+    def split(self) -> Split:
+        """Which images were for training, validation and test."""
+        return Split.from_json(read_json(self.path / "split.json"))
+
+    @cached_property
+    def test(self) -> Dataset:
+        """The test images."""
+        return self.data.select(self.split.test)
+
+
+def load_pair(path: str | Path) -> MatchedPair:
+    """The matched pair in a folder, such as "runs/demo"; see `MatchedPair.load`."""
+    return MatchedPair.load(path)

@@ -1,0 +1,27 @@
+"""What every test may use: quiet threads, a folder of small pictures, and a pair really trained on them."""
+
+import os
+
+# before torch and the BLAS libraries start: parallel test processes must not fight for the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from squares import TINY_RECIPE, draw_pictures
+
+from explain.data.base import Dataset, load_data
+from explain.training.pair import MatchedPair
+from explain.training.train import train_pair
+
+torch.set_num_threads(1)
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """24 pictures of 64x64 in two classes."""
+    return load_data(draw_pictures(tmp_path_factory.mktemp("data") / "squares"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> MatchedPair:
+    """A matched pair with a linear probe, trained for two epochs on an untrained tiny backbone."""
+    return train_pair(pictures, TINY_RECIPE, out=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
