@@ -1,0 +1,11 @@
+"""Pictures of maps and numbers. Colours of the arms are chosen here once, so every chart agrees."""
+
+ARM_COLOURS = {"vpt": "#0072B2", "ft": "#D55E00", "linear": "#6B7280"}
+"""Okabe and Ito's blue and vermilion, told apart with every kind of colour vision; grey for the reference."""
+
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def arm_colour(arm: str) -> str:
+    """The colour of an arm, as #rrggbb; an arm unknown here gets one of four others, by its name."""
+    return ARM_COLOURS.get(arm) or OTHER_COLOURS[sum(arm.encode()) % len(OTHER_COLOURS)]
