@@ -1,0 +1,30 @@
+"""Running the viewer on a pair in a test."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import app
+from app import state
+
+MAIN = Path(app.__file__).parent / "main.py"
+SECONDS = 120
+"""Patience for the first run of a process, which imports torch and builds the models."""
+
+
+def start(monkeypatch: pytest.MonkeyPatch, run: Path, view: str = "", *, locale: str = "en-US", **link: str) -> AppTest:
+    """The viewer on a run after its first run, on a page (none: the first), opened by a link with these parameters."""
+    monkeypatch.setattr("sys.argv", [str(MAIN)])  # what pytest was called with is not a run
+    monkeypatch.setenv(state.RUN_VARIABLE, str(run))
+    test = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
+    test.query_params.update(link)
+    test.context["locale"] = locale
+    test.run()
+    return test.switch_page(f"views/{view}.py").run() if view else test
+
+
+def texts(test: AppTest) -> str:
+    """Everything a reader can read on the page, without the backslashes that keep Markdown literal."""
+    elements = [*test.markdown, *test.caption, *test.error, *test.warning, *test.info]
+    return "\n".join(str(element.value) for element in elements).replace("\\", "")
