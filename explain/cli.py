@@ -55,7 +55,7 @@ def demo(
         out.rename(kept)
         console.print(f"{out} held a demo of other settings; it is kept as {kept}")
     with progress_bars() as progress:
-        result = run_demo(recipe, out, device=device, lang=lang, progress=progress)
+        result = run_demo(recipe, out, per_rule=1 if quick else 2, device=device, lang=lang, progress=progress)
     console.print(result_table(result.pair))
     for what, path in (("overview", result.overview), ("report", result.report), ("maps", result.panels.folder)):
         console.print(f"{what:9} {path}", highlight=False)
@@ -137,14 +137,12 @@ def report(
     lang: Lang = "en",
 ) -> None:
     """Write the audit report of a pair as a PDF (PDF/A-3a and PDF/UA-1)."""
-    from explain.report.panels import make_panels
     from explain.report.pdf import write_report
-    from explain.training.pair import load_pair
 
-    pair = load_pair(run)
     with progress_bars() as progress:
-        make_panels(pair, progress=lambda done, total, what: progress(what, done, total))
-    console.print(f"report: {write_report(pair, out=out or run / 'report.pdf', lang=lang)}", highlight=False)
+        written = write_report(run, out=out or run / "report.pdf", lang=lang,
+                               progress=lambda done, total, what: progress(what, done, total))  # fmt: skip
+    console.print(f"report: {written}", highlight=False)
 
 
 @app.command()

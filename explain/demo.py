@@ -7,7 +7,7 @@ from explain.data.base import load_data
 from explain.render.overview import write_overview
 from explain.report.panels import Panels, make_panels
 from explain.report.pdf import write_report
-from explain.training.fit import Progress
+from explain.training.fit import Progress, accelerator_for
 from explain.training.pair import MatchedPair
 from explain.training.recipe import FT, LINEAR, VPT, Recipe
 from explain.training.train import train_pair
@@ -25,11 +25,12 @@ DEMO = Recipe(
     arms={
         "vpt": VPT.model_copy(update={"learning_rates": (1e-3, 5e-3)}),
         "ft": FT.model_copy(update={"learning_rates": (2e-5, 5e-5)}),
-        "linear": LINEAR.model_copy(update={"learning_rates": (1e-3, 5e-3)}),
+        "linear": LINEAR.model_copy(update={"learning_rates": (5e-3, 3e-2)}),
     },
 )
 
-QUICK = DEMO.model_copy(update={"train_per_class": 16, "val_per_class": 6, "test_per_class": 20, "epochs": 3})
+QUICK = DEMO.model_copy(update={"image_size": 112, "train_per_class": 24, "val_per_class": 8, "test_per_class": 20,
+                                "epochs": 6, "batch_size": 8})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,22 @@ class DemoResult:
     report: Path
 
 
-def run_demo(recipe: Recipe, out: Path, *, device: str | None, lang: str, progress: Progress) -> DemoResult:
+def run_demo(
+    recipe: Recipe, out: Path, *, per_rule: int, device: str | None, lang: str, progress: Progress
+) -> DemoResult:
     """Train the pair, explain a rule-chosen sample of test images, draw the overview and write the report.
 
-    Every step that is finished in `out` is kept.
+    Every step that is finished in `out` is kept. `per_rule` test images of each rule are explained.
     """
     data = load_data(DEMO_DATA, lambda done, total: progress("checking the images", done, total))
     pair = train_pair(data, recipe, out=out, device=device, progress=progress)
-    panels = make_panels(pair, device=device, progress=lambda done, total, what: progress(what, done, total))
+    panels = make_panels(
+        pair, per_rule=per_rule, device=accelerator_for(device).device,
+        progress=lambda done, total, what: progress(what, done, total),
+    )  # fmt: skip
     overview = out / "overview.png"
     write_overview(pair, panels, overview)
-    return DemoResult(pair, panels, overview, write_report(pair, out=out / "report.pdf", lang=lang))
+    return DemoResult(pair, panels, overview, write_report(pair, out=out / "report.pdf", lang=lang, panels=panels))
 
 
 def free_folder(out: Path) -> Path:

@@ -181,6 +181,15 @@ class Panels:
         return np.asarray(tensors["pixels"].numpy())
 
 
+def finished_panels(pair: MatchedPair) -> Panels | None:
+    """The panels in the pair's folder when they are whole and were made with these very weights."""
+    if not (pair.path / "maps" / "panels.json").is_file():
+        return None
+    panels = Panels.load(pair.path)
+    current = {arm: pair.runs[arm].manifest.files["weights.safetensors"] for arm in panels.record.plan.weights}
+    return panels if panels.record.plan.weights == current else None
+
+
 def make_panels(
     pair: MatchedPair,
     *,

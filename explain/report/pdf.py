@@ -31,7 +31,7 @@ from explain.i18n import translate
 from explain.render import arm_colour
 from explain.render.heatmap import Scope, colour_bar
 from explain.report.content import Evidence, evidence_id, gather
-from explain.report.panels import Panels, Progress, draw_pictures, make_panels
+from explain.report.panels import Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.training.pair import MatchedPair
 
 MISSING = "\ufffd"
@@ -54,7 +54,7 @@ def write_report(
         run_or_pair: a pair, or its folder.
         out: the PDF; appears whole or not at all.
         lang: "en" or "ja".
-        panels: maps to show; None makes those that are not there yet.
+        panels: maps to show; None takes those in the pair's folder, or makes them.
         scope: what shares a colour scale: each "map", the maps of one "sample", or all of the "dataset".
         progress, device: of making the maps, as in `make_panels`.
 
@@ -70,7 +70,7 @@ def write_report(
         raise InputError(f"expected a file name that ends in .pdf, got {str(out)!r}")
     translate(lang)  # an unknown language is an error before any map is computed
     pair = _open(run_or_pair)
-    panels = panels or make_panels(pair, progress=progress, device=device)
+    panels = panels or finished_panels(pair) or make_panels(pair, progress=progress, device=device)
     evidence = gather(pair, panels, lang, scope=scope)
     content = render_pdf(evidence, draw_pictures(panels, scope=scope))
     write_atomically(target, lambda temporary: temporary.write_bytes(content))

@@ -47,6 +47,19 @@ def test_the_demo_leaves_what_it_promises_and_continues(
     assert MatchedPair.load(out).vpt.manifest.seed == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_untrained_backbone_does_worse_than_the_pretrained_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert explain(monkeypatch, "demo", "--quick", "--out", tmp_path / "pretrained") == 0
+    control = ["--backbone", "random:vit_small_patch14_dinov2", "--out", tmp_path / "control"]
+    assert explain(monkeypatch, "demo", "--quick", *control) == 0
+    pretrained, untrained = (MatchedPair.load(tmp_path / name) for name in ("pretrained", "control"))
+    for arm in ("vpt", "linear"):  # both keep the backbone as it was
+        assert untrained.runs[arm].manifest.test.accuracy < pretrained.runs[arm].manifest.test.accuracy - 0.1
+
+
 def test_an_earlier_demo_gets_the_first_free_name(tmp_path: Path) -> None:
     (tmp_path / "demo.1").mkdir()
     assert free_folder(tmp_path / "demo") == tmp_path / "demo.2"
