@@ -140,8 +140,10 @@ def report(
     from explain.report.pdf import write_report
 
     with progress_bars() as progress:
-        written = write_report(run, out=out or run / "report.pdf", lang=lang,
-                               progress=lambda done, total, what: progress(what, done, total))  # fmt: skip
+        written = write_report(
+            run, out=out or run / "report.pdf", lang=lang,
+            progress=lambda done, total, what: progress("explaining chosen test images", done, total),
+        )  # fmt: skip
     console.print(f"report: {written}", highlight=False)
 
 

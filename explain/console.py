@@ -39,8 +39,9 @@ def progress_bars() -> Iterator[Report]:
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
+            was_done = bars.tasks[tasks[what]].finished
             bars.update(tasks[what], completed=done)
-            if done >= total and not console.is_terminal:
+            if done >= total and not was_done and not console.is_terminal:
                 task = bars.tasks[tasks[what]]
                 console.print(f"{what}: {total} done in {task.elapsed or 0:.0f} s", highlight=False)
 

@@ -54,7 +54,7 @@ def run_demo(
     pair = train_pair(data, recipe, out=out, device=device, progress=progress)
     panels = make_panels(
         pair, per_rule=per_rule, device=accelerator_for(device).device,
-        progress=lambda done, total, what: progress(what, done, total),
+        progress=lambda done, total, what: progress("explaining chosen test images", done, total),
     )  # fmt: skip
     overview = out / "overview.png"
     write_overview(pair, panels, overview)
