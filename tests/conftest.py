@@ -7,9 +7,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from fake_pair import make_fake_pair
 from squares import TINY_RECIPE, draw_pictures
 
 from explain.data.base import Dataset, load_data
+from explain.report.panels import Panels
 from explain.training.pair import MatchedPair
 from explain.training.train import train_pair
 
@@ -25,3 +27,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def tiny_pair(pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> MatchedPair:
     """A matched pair with a linear probe, trained for two epochs on an untrained tiny backbone."""
     return train_pair(pictures, TINY_RECIPE, out=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def fake_pair(tmp_path_factory: pytest.TempPathFactory) -> MatchedPair:
+    """A finished pair of seeded random numbers, with panels; do not change its folder."""
+    return make_fake_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def fake_panels(fake_pair: MatchedPair) -> Panels:
+    """The panels of `fake_pair`."""
+    return Panels.load(fake_pair.path)

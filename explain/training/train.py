@@ -26,7 +26,7 @@ from explain.training.fit import Images, Progress, accelerator_for, accuracy, fi
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe
 from explain.training.run import HASHED, Epoch, Predictions, Run, RunManifest, TestResult, Trial
-from explain.tuning.base import tune
+from explain.tuning.base import classification_heads, tune
 
 
 def train_pair(
@@ -188,8 +188,7 @@ class _Job:
 
 
 def _head_hash(model: TunedModel) -> str:
-    heads = model.vit.get_classifier()
-    tensors = [value for head in (heads if isinstance(heads, tuple) else (heads,)) for value in head.parameters()]
+    tensors = [value for head in classification_heads(model.vit) for value in head.parameters()]
     return sha256_json([value.detach().flatten().tolist() for value in tensors])
 
 

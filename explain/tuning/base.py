@@ -101,9 +101,8 @@ def tune(
 def _new_head(vit: VisionTransformer, classes: int, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):  # timm draws values that are replaced below
         vit.reset_classifier(classes)
-    heads = vit.get_classifier()
     generator = Generator().manual_seed(seed)
-    for head in heads if isinstance(heads, tuple) else (heads,):
+    for head in classification_heads(vit):
         nn.init.zeros_(head.bias)
         with torch.no_grad():
             head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * HEAD_STD)
@@ -112,6 +111,11 @@ def _new_head(vit: VisionTransformer, classes: int, seed: int) -> None:
 def train_only_head(vit: VisionTransformer) -> None:
     """Freeze everything but the classification head."""
     vit.requires_grad_(False)
-    heads = vit.get_classifier()
-    for head in heads if isinstance(heads, tuple) else (heads,):
+    for head in classification_heads(vit):
         head.requires_grad_(True)
+
+
+def classification_heads(vit: VisionTransformer) -> tuple[nn.Linear, ...]:
+    """The head, or both heads of a distilled model."""
+    heads = vit.get_classifier()
+    return heads if isinstance(heads, tuple) else (heads,)
