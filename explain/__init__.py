@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from explain.attribution import Attribution as Attribution
     from explain.data.base import load_data as load_data
     from explain.engine import attribute as attribute
+    from explain.engine import attribute_targets as attribute_targets
     from explain.errors import ExplainError as ExplainError
     from explain.model import TunedModel as TunedModel
     from explain.model import wrap as wrap
@@ -35,6 +36,7 @@ _HOMES = {
     "Run": "explain.training.run",
     "TunedModel": "explain.model",
     "attribute": "explain.engine",
+    "attribute_targets": "explain.engine",
     "load_data": "explain.data.base",
     "load_model": "explain.training.run",
     "load_pair": "explain.training.pair",

@@ -6,8 +6,8 @@ The work runs on a private replica (see `explain.model`), so the model is left a
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from explain.attribution import Attribution
+from explain.attribution import Array, Attribution
 from explain.backbone import InputTransform
 from explain.data.base import Dataset
 from explain.data.decode import decode, to_rgb
 from explain.errors import InputError, NonFiniteError, UnknownNameError
 from explain.methods.base import METHODS, Maps, Method
 from explain.model import TunedModel
+from explain.passes import Passes
 from explain.provenance import library_versions
 
 DEFAULT_METHODS = ("grad_cam", "integrated_gradients", "attention_rollout")
+
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2}
+"""Relative error of a map that the precision alone implies; recorded with every result."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -39,11 +44,15 @@ def attribute(
     targets: int | str | Sequence[int] | Tensor | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 8,
+    memory_budget: int | str = "auto",
+    precision: str = "fp32",
     progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> dict[str, Attribution]:
     """Saliency maps of one model for some images, by several methods that share passes.
 
     Safe to call from several threads on one model. The model, its gradients and the random state are left as found.
+    Peak memory depends on neither the number of images nor the options of a method.
 
     Args:
         model: from `explain.wrap`, `explain.tune` or `explain.load_model`.
@@ -52,8 +61,11 @@ def attribute(
         targets: class each map explains: None for the predicted class, one index for all, one per image, or "label"
             with a data set.
         options: per method its options, such as {"integrated_gradients": {"n_steps": 50}}.
-        batch_size: images per pass.
+        batch_size: images per pass at most.
+        memory_budget: bytes that a pass may take, or "auto" (1 GiB on a CPU, half of a GPU's memory).
+        precision: "fp32", or "bf16" for mixed precision: products in bfloat16, sums and maps in float32.
         progress: called after each batch.
+        cancelled: asked between passes; True stops the call.
 
     Returns:
         Method name -> Attribution, in the order asked for.
@@ -63,7 +75,55 @@ def attribute(
         UnknownNameError: no such method.
         CaptureError: the model does not show what a method must see.
         NonFiniteError: logits or maps are NaN or infinite; the images are named.
+        Cancelled: `cancelled` said so.
     """
+    return _attribute(model, images, methods, [targets], options, batch_size, memory_budget, precision, progress,
+                      cancelled)[0]  # fmt: skip
+
+
+def attribute_targets(
+    model: TunedModel,
+    images: Tensor | Dataset | Sequence[Any],
+    targets: Sequence[Any],
+    *,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    batch_size: int = 8,
+    memory_budget: int | str = "auto",
+    precision: str = "fp32",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> list[dict[str, Attribution]]:
+    """Saliency maps of the same images for several targets, sharing every forward between them.
+
+    Args:
+        model: see `attribute`.
+        images: see `attribute`.
+        targets: each entry is what `attribute` takes as `targets`, for example `[0, 2]` for two classes, or
+            `[None, "label"]` for the predicted and the true one.
+        methods: see `attribute`, as are all other arguments.
+
+    Returns:
+        One result of `attribute` per entry of `targets`.
+    """
+    if isinstance(targets, str) or not len(targets):
+        raise InputError(f"expected a list of targets, one entry per result, got {targets!r}")
+    return _attribute(model, images, methods, list(targets), options, batch_size, memory_budget, precision, progress,
+                      cancelled)  # fmt: skip
+
+
+def _attribute(
+    model: TunedModel,
+    images: Any,
+    methods: str | Sequence[str],
+    targets: list[Any],
+    options: Mapping[str, Mapping[str, Any]] | None,
+    batch_size: int,
+    memory_budget: int | str,
+    precision: str,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> list[dict[str, Attribution]]:
     if not isinstance(model, TunedModel):
         raise InputError(f"expected a TunedModel, got {type(model).__name__}; use explain.wrap on a timm model")
     plugins = _create_methods(methods, options or {})
@@ -74,19 +134,30 @@ def attribute(
         raise InputError("expected at least one image, got none")
     if batch_size < 1:
         raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-    chosen = _targets(targets, images, count, len(model.class_names))
+    if precision not in PRECISIONS:
+        raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
+    chosen = [_targets(one, images, count, len(model.class_names)) for one in targets]
+    passes = Passes(memory_budget, cancelled)
     started = time.perf_counter()
-    batches: list[tuple[Tensor, Tensor, dict[str, Maps]]] = []
+    batches: list[_Batch] = []
     with torch.inference_mode(False):
         replica = model.replica()
-        for start, batch in _batches(replica, images, batch_size):
-            rows = None if chosen is None else chosen[start : start + len(batch)].to(batch.device)
-            batches.append(_attribute_batch(replica, plugins, batch, rows, start))
+        replica.autocast = PRECISIONS[precision]
+
+        def work(rows: slice) -> None:
+            batch = _load_batch(replica, images, rows)
+            wanted = [None if one is None else one[rows].to(batch.device) for one in chosen]
+            batches.append(_attribute_batch(replica, passes, plugins, batch, wanted, rows.start))
             if progress:
-                progress(start + len(batch), count)
-    provenance = _provenance(model, batch_size, time.perf_counter() - started)
-    size = (int(batch.shape[-2]), int(batch.shape[-1]))
-    return {name: _join(method, batches, size, provenance) for name, method in plugins.items()}
+                progress(rows.stop, count)
+
+        passes.run(work, count, replica.device, "shared", largest=batch_size)
+    provenance = _provenance(model, batch_size, precision, passes, time.perf_counter() - started)
+    return [
+        {name: _join(method, [batch.of(target, name) for batch in batches], provenance)
+         for name, method in plugins.items()}
+        for target in range(len(targets))
+    ]  # fmt: skip
 
 
 def _create_methods(names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
@@ -122,18 +193,17 @@ def _targets(targets: Any, images: Any, count: int, classes: int) -> Tensor | No
     return given.long().expand(count).clone()
 
 
-def _batches(model: TunedModel, images: Any, batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """(index of the first image, images in model space on the model's device)."""
-    for start in range(0, len(images), batch_size):
-        if isinstance(images, Tensor):
-            batch = images[start : start + batch_size]
-        else:
-            items = images.samples if isinstance(images, Dataset) else images
-            batch = load_images(items[start : start + batch_size], model.transform)
-        batch = batch.detach()
-        model.check_images(batch, start)
-        batch = batch.to(model.device, model.dtype)
-        yield start, batch.clone() if batch.is_inference() else batch  # autograd refuses inference tensors
+def _load_batch(model: TunedModel, images: Any, rows: slice) -> Tensor:
+    """Images in model space on the model's device."""
+    if isinstance(images, Tensor):
+        batch = images[rows]
+    else:
+        items = images.samples if isinstance(images, Dataset) else images
+        batch = load_images(items[rows], model.transform)
+    batch = batch.detach()
+    model.check_images(batch, rows.start)
+    batch = batch.to(model.device, model.dtype)
+    return batch.clone() if batch.is_inference() else batch  # autograd refuses inference tensors
 
 
 def load_images(items: Sequence[Any], transform: InputTransform) -> Tensor:
@@ -155,25 +225,71 @@ def open_image(item: Any) -> Image.Image:
     return decode(Path(path)).image
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one batch gave: arrays on the CPU, per target and method."""
+
+    size: tuple[int, int]
+    logits: Array
+    targets: list[Array]
+    maps: list[dict[str, Maps]]
+
+    def of(self, target: int, method: str) -> "_Part":
+        return _Part(self.size, self.logits, self.targets[target], self.maps[target][method])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one batch gave for one target and method."""
+
+    size: tuple[int, int]
+    logits: Array
+    targets: Array
+    maps: Maps
+
+
 def _attribute_batch(
-    model: TunedModel, plugins: Mapping[str, Method], images: Tensor, targets: Tensor | None, start: int
-) -> tuple[Tensor, Tensor, dict[str, Maps]]:
+    model: TunedModel,
+    passes: Passes,
+    plugins: Mapping[str, Method],
+    images: Tensor,
+    targets: Sequence[Tensor | None],
+    start: int,
+) -> _Batch:
     layers = tuple(dict.fromkeys(layer for method in plugins.values() for layer in method.layers(model)))
     attention = any(method.attention for method in plugins.values())
-    with torch.set_grad_enabled(bool(layers)):
-        with model.capture(attention=attention, layers=layers) as trace:
+    gradients = any(method.attention_gradients for method in plugins.values())
+    graph = gradients or bool(layers)
+    with torch.set_grad_enabled(graph):
+        with model.capture(
+            attention=attention, attention_gradients=gradients, layers=layers, passes=passes
+        ) as trace, passes.measuring("shared", len(images)):  # fmt: skip
             logits = model(images)
         if logits.shape != (len(images), len(model.class_names)):
             raise InputError(f"expected logits of shape {(len(images), len(model.class_names))}, the model gives "
                              f"{tuple(logits.shape)}; put a head on with vit.reset_classifier")  # fmt: skip
         _check_finite("logits", logits, start)
-        targets = logits.argmax(1) if targets is None else targets
-        maps = {}
+        predicted = logits.argmax(1)
+        wanted = [predicted if one is None else one for one in targets]
+        maps: list[dict[str, Maps]] = [{} for _ in wanted]
         for name, method in plugins.items():
-            with torch.enable_grad() if layers else torch.no_grad():
-                maps[name] = method(trace, targets)
-            _check_finite(f"{method.label} maps", maps[name].values, start)
-    return logits.detach(), targets, maps
+            passes.check()
+            with torch.enable_grad() if graph else torch.no_grad():
+                found = method.each(trace, wanted)
+            for one, by_name in zip(found, maps, strict=True):
+                _check_finite(f"{method.label} maps", one.values, start)
+                by_name[name] = one
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    return _Batch(size, _to_array(logits), [_to_array(one) for one in wanted], [
+        {name: Maps(_to_array(one.values), {key: _to_array(part) for key, part in one.extras.items()}, one.notes)
+         for name, one in by_name.items()} for by_name in maps
+    ])  # fmt: skip
+
+
+def _to_array(values: Tensor) -> Any:
+    """On the CPU; floating point becomes float32."""
+    values = values.detach()
+    return (values.float() if values.is_floating_point() else values).cpu().numpy()
 
 
 def _check_finite(what: str, values: Tensor, start: int) -> None:
@@ -184,23 +300,13 @@ def _check_finite(what: str, values: Tensor, start: int) -> None:
                              "Are the model's weights finite?")  # fmt: skip
 
 
-def _join(
-    method: Method,
-    batches: list[tuple[Tensor, Tensor, dict[str, Maps]]],
-    size: tuple[int, int],
-    provenance: dict[str, Any],
-) -> Attribution:
-    name = method.name
-    parts = [maps[name] for _, _, maps in batches]
-
-    def join(tensors: Sequence[Tensor]) -> Any:
-        whole = torch.cat([tensor.detach().cpu() for tensor in tensors])
-        return (whole.float() if whole.is_floating_point() else whole).numpy()
-
+def _join(method: Method, parts: Sequence[_Part], provenance: dict[str, Any]) -> Attribution:
+    maps = [part.maps for part in parts]
     return Attribution(
-        name, join([part.values for part in parts]), join([targets for _, targets, _ in batches]),
-        join([logits for logits, _, _ in batches]), size, _recorded_options(method),
-        {key: join([part.extras[key] for part in parts]) for key in parts[0].extras}, provenance | parts[0].notes,
+        method.name, np.concatenate([one.values for one in maps]), np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.logits for part in parts]), parts[0].size, _recorded_options(method),
+        {key: np.concatenate([one.extras[key] for one in maps]) for key in maps[0].extras},
+        provenance | maps[0].notes,
     )  # fmt: skip
 
 
@@ -211,13 +317,18 @@ def _recorded_options(method: Method) -> dict[str, Any]:
     return {name: value if isinstance(value, plain) else "given image" for name, value in values.items()}
 
 
-def _provenance(model: TunedModel, batch_size: int, elapsed_s: float) -> dict[str, Any]:
+def _provenance(
+    model: TunedModel, batch_size: int, precision: str, passes: Passes, elapsed_s: float
+) -> dict[str, Any]:
     return {
         "tuning": model.tuning,
         "tuning_options": model.tuning_options,
         "backbone": None if model.card is None else {"spec": model.card.spec, "sha256": model.card.sha256},
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
+        "precision": precision,
+        "tolerance": TOLERANCES[precision],
+        "memory_budget": passes.memory_budget,
         "batch_size": batch_size,
         "elapsed_s": round(elapsed_s, 3),
         "versions": library_versions(),

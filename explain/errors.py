@@ -35,6 +35,12 @@ class CaptureError(ExplainError, RuntimeError):
     """A model does not show what a method has to see, such as attention or a gradient."""
 
 
+class Cancelled(ExplainError):
+    """The caller asked to stop."""
+
+    exit_code = 4
+
+
 class NonFiniteError(ExplainError, ArithmeticError):
     """A loss, logit or map is NaN or infinite; the message names the step and the images."""
 

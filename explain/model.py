@@ -1,12 +1,11 @@
 """TunedModel: a timm vision transformer with its token layout, and what one forward of it shows.
 
-This is the only file that reaches into timm's attention. Three ideas carry it:
+Two ideas carry it:
 
-- Attention is recorded by intercepting `scaled_dot_product_attention` on this thread only (a TorchFunctionMode), so
-  queries and keys are seen as they reach the product, fused attention stays on and no module is touched.
 - Everything that must hook, freeze or differentiate works on a *replica*: a second tree of the same modules that
   shares every weight but is frozen, in evaluation mode and private to the call. The model itself is left as found
-  because it is never changed, also when a call fails and when several threads explain one model.
+  because it is never changed, also when a call fails and when several threads explain one model. A replica is lean:
+  it computes no token that the head does not read.
 - A deep prompt's output is thrown away before the next block, so the layout, not the caller, says what is a prompt.
 """
 
@@ -18,13 +17,15 @@ from types import MethodType
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
+from explain.attention import AttentionRecorder, Recording, attention_gradients, is_hooked, is_plain, read_rows
 from explain.backbone import BackboneCard, InputTransform, transform_of
 from explain.errors import CaptureError, InputError, IntegrityError
+from explain.passes import Passes
 from explain.tokens import TokenLayout
 
 
@@ -34,24 +35,63 @@ class Trace:
 
     Args:
         model: the model that ran.
+        passes: how a method runs further passes.
         images: its input (B, 3, H, W).
         logits: its output (B, K).
-        attention: per block the softmax probabilities (B, heads, N, N), rows are queries.
+        attention: per block the softmax probabilities (B, heads, queries, N); the queries are the tokens the block
+            computed, see `TokenLayout.queries`.
         pool_attention: of an attention-pooling head, (B, heads, queries, tokens), else None.
         activations: recorded layer outputs by name; they require a gradient and the graph to `logits` starts there.
     """
 
     model: "TunedModel"
+    passes: Passes = field(default_factory=Passes)
     images: Tensor = field(default_factory=lambda: torch.empty(0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
     attention: list[Tensor] = field(default_factory=list)
     pool_attention: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
+    recording: Recording = field(default_factory=Recording, repr=False)
 
     @property
     def layout(self) -> TokenLayout:
         """The layout for the size of these images."""
         return self.model.layout_for(self.images)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns (h, w) of the maps that are not in pixels."""
+        return self.model.grid_for(self.images)
+
+    def score(self, targets: Tensor) -> Tensor:
+        """The targets' logits (B,), with the graph of the recorded forward."""
+        return self.logits.gather(1, targets[:, None])[:, 0]
+
+    def gradient(self, layer: str, targets: Tensor) -> Tensor:
+        """Gradient of the targets' logits at a recorded layer, of the shape of `activations[layer]`."""
+        (gradient,) = torch.autograd.grad(self.score(targets).sum(), self.activations[layer], retain_graph=True)
+        return gradient
+
+    def attention_gradients(self, targets: Tensor) -> list[Tensor]:
+        """Per block the gradient of the targets' logits at `attention`; needs a method that asks for it."""
+        return attention_gradients(self.recording, self.score(targets).sum())[: len(self.attention)]
+
+    def features(self, layer: str, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A recorded layer's output and the gradient of the targets' logits there, each (B, D, h, w).
+
+        Raises:
+            CaptureError: the layer's output is no grid, or the gradient of an image is zero all over it.
+        """
+        features = self.model.feature_map(self.activations[layer].detach(), self.images, layer)
+        gradient = self.model.feature_map(self.gradient(layer, targets), self.images, layer)
+        zero = gradient.flatten(1).abs().amax(1) == 0
+        if zero.any():
+            raise CaptureError(
+                f"the gradient at layer {layer!r} is exactly zero at every patch of image(s) "
+                f"{zero.nonzero().flatten().tolist()}: what is there no longer reaches the logit. "
+                f"Use a layer that feeds an attention, such as {self.model.default_layer()!r}."
+            )
+        return features, gradient
 
 
 class TunedModel(nn.Module):
@@ -86,11 +126,13 @@ class TunedModel(nn.Module):
             raise InputError(f"the model has {outputs} outputs, got {len(self.class_names)} class names")
         self.tuning, self.tuning_options = tuning[0], dict(tuning[1])
         self.card = card
+        self.autocast: torch.dtype | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W) in model space."""
-        logits: Tensor = self.vit(images)
-        return logits
+        """Logits (B, K) of images (B, 3, H, W) in model space; float32 when a replica runs in mixed precision."""
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            logits: Tensor = self.network(images)
+        return logits if self.autocast is None else logits.float()
 
     @property
     def device(self) -> torch.device:
@@ -101,6 +143,33 @@ class TunedModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating type of the weights."""
         return next(self.parameters()).dtype
+
+    @property
+    def network(self) -> nn.Module:
+        """The timm model."""
+        network: nn.Module = self.vit
+        return network
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks L; 0 for a network without attention."""
+        return len(self.vit.blocks)
+
+    def grid_for(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns (h, w) of the patch grid for images of this size."""
+        return self.layout_for(images).grid
+
+    def feature_map(self, values: Tensor, images: Tensor, layer: str) -> Tensor:
+        """Token values (B, N, D) at a layer on the patch grid, (B, D, h, w).
+
+        Raises:
+            TokenLayoutError: not a sequence of this model.
+            CaptureError: not a sequence at all.
+        """
+        if values.ndim != 3:
+            raise CaptureError(f"expected a layer whose output is (B, tokens, D); "
+                               f"{layer!r} gives {tuple(values.shape)}")  # fmt: skip
+        return self.layout_for(images).to_grid(values).permute(0, 3, 1, 2)
 
     def layout_for(self, images: Tensor) -> TokenLayout:
         """The token layout for images (B, 3, H, W) of this size."""
@@ -191,37 +260,148 @@ class TunedModel(nn.Module):
                 value.copy_(tensors[name])
 
     def replica(self) -> "TunedModel":
-        """A private twin that shares every weight: frozen, in evaluation mode, attention through SDPA."""
-        twin: TunedModel = _twin(self, {})
+        """A private twin that shares every weight: frozen, in evaluation mode, attention through SDPA, and lean."""
+        twin: TunedModel = _twin(self, {}, frozen=True)
+        twin._make_lean()
+        for block in twin.prompted_blocks():
+            block.keeps_keys = True
         return twin
 
+    def training_view(self) -> "TunedModel":
+        """A lean twin with the very parameters of this model: training it trains this model, with fewer products."""
+        twin: TunedModel = _twin(self, {}, frozen=False)
+        twin._make_lean()
+        return twin
+
+    def _make_lean(self) -> None:
+        """Compute only those rows of the last block that the head reads; where that is not certain, change nothing."""
+        own = vars(self.vit).keys() & {"forward", "forward_features", "forward_head", "pool"}
+        watched = any(is_hooked(part) for part in (self.vit.blocks, self.vit.norm))
+        if type(self.vit) not in ROWS_READ or self.vit.global_pool != "token" or own or watched:
+            return
+        last = self.vit.blocks[-1]
+        if is_plain(last) and "forward" not in vars(last):
+            last.forward = MethodType(read_rows, last)
+        elif not hasattr(last, "prompts") or is_hooked(last):
+            return
+        last.rows = ROWS_READ[type(self.vit)]
+
+    def prompted_blocks(self) -> list[Any]:
+        """The blocks that insert prompts, in order."""
+        return [block for block in getattr(self.network, "blocks", ()) if getattr(block, "prompts", None) is not None]
+
+    def prompts(self) -> list[Tensor]:
+        """Prompts (P, D) of each block that inserts some: L for VPT-Deep, one for VPT-Shallow, none without prompts."""
+        return [block.prompts.detach() for block in self.prompted_blocks()]
+
+    def give_prompts(self, prompts: Sequence[Tensor | None]) -> None:
+        """Use other prompts from now on; for a replica, which is private.
+
+        Args:
+            prompts: one entry per block that inserts prompts: (P', D) or (B, P', D); None for the trained ones. A
+                prompt that is left out is one whose keys are masked: nothing attends to it.
+        """
+        for block, given in zip(self.prompted_blocks(), prompts, strict=True):
+            block.given = given
+        if not self.layout.fresh_prompts and prompts:  # the last block drops as many as the first put in
+            count = self.layout.prompts if prompts[0] is None else prompts[0].shape[-2]
+            self.vit.blocks[-1].layout = self.layout.with_prompts(count, fresh=False)
+
+    @property
+    def embeds(self) -> bool:
+        """True when the patch embedding is affine in the pixels, and nobody watches or replaces what leads there."""
+        part = self.vit.patch_embed
+        plain = type(part) is PatchEmbed and isinstance(part.norm, nn.Identity) and "forward" not in vars(part)
+        return plain and not is_hooked(part) and not is_hooked(self.vit) and type(self).forward is TunedModel.forward
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The patch embedding of images, when it `embeds`."""
+        embedded: Tensor = self.vit.patch_embed(images)
+        return embedded
+
+    def tail(self) -> "TunedModel":
+        """A twin of a replica that takes what `embed` gives instead of images."""
+        twin: TunedModel = _twin(self, {}, frozen=True)
+        part = twin.vit.patch_embed
+        part.forward = MethodType(lambda patch_embed, embedded: embedded, part)
+        return twin
+
+    def layers_past_attention(self, layers: Sequence[str]) -> bool:
+        """True when one of the layers lies behind the keys and values of the last attention."""
+        last = f"blocks.{self.num_blocks - 1}"
+        early = ("patch_embed", "pos_drop", "patch_drop", "norm_pre", f"{last}.norm1")
+        return any(
+            not (name.startswith(early) or (name.startswith("blocks.") and not name.startswith(last)))
+            for name in layers
+        )
+
     @contextmanager
-    def capture(self, *, attention: bool = True, layers: Sequence[str] = ()) -> Iterator[Trace]:
+    def capture(
+        self,
+        *,
+        attention: bool = True,
+        attention_gradients: bool = False,
+        layers: Sequence[str] = (),
+        passes: Passes | None = None,
+    ) -> Iterator[Trace]:
         """Record the next forward on this thread: `with model.capture() as trace: model(images)`.
 
         Args:
             attention: record every attention's probabilities.
+            attention_gradients: also make `Trace.attention_gradients` possible.
             layers: names of modules of the timm model whose outputs are recorded and made to carry a gradient.
+            passes: how methods run further passes; None for the defaults.
 
         Raises:
             CaptureError: a layer does not exist, or attention did not pass through the intercepted function.
         """
-        trace = Trace(self)
+        trace = Trace(self, passes or Passes(), recording=Recording(attention_gradients))
+        attention = attention or attention_gradients
+        if attention and not self.num_blocks:
+            raise CaptureError(f"a {type(self.network).__name__} has no attention to look at; "
+                               "use a method that needs none, such as grad_cam or integrated_gradients")  # fmt: skip
         with ExitStack() as stack:
+            if self.layers_past_attention(layers):
+                stack.enter_context(self._all_rows())
             for name in layers:
-                stack.enter_context(_leaf_at(self.vit, name, trace))
+                stack.enter_context(_leaf_at(self.network, name, trace))
             stack.enter_context(_hook(self, _forward_recorder(trace)))
             if attention:
-                stack.enter_context(_AttentionRecorder(trace))
+                stack.enter_context(AttentionRecorder(trace.recording))
             yield trace
         silent = [name for name in layers if name not in trace.activations]
         if silent:
             raise CaptureError(f"layer {silent[0]!r} took no part in the forward; choose another one")
-        if attention and len(trace.attention) != len(self.vit.blocks):
+        if attention:
+            self._take_attention(trace)
+
+    @contextmanager
+    def _all_rows(self) -> Iterator[None]:
+        last = self.vit.blocks[-1]
+        rows = getattr(last, "rows", None)
+        if rows is None:  # a live model is never lean, and never changed
+            yield
+            return
+        last.rows = None
+        try:
+            yield
+        finally:
+            last.rows = rows
+
+    def _take_attention(self, trace: Trace) -> None:
+        found = trace.recording.probabilities
+        pools = int(getattr(self.vit, "attn_pool", None) is not None)  # the head's own attention comes last
+        if len(found) != self.num_blocks + pools:
             raise CaptureError(
-                f"recorded attention in {len(trace.attention)} of {len(self.vit.blocks)} blocks; expected exactly one "
+                f"recorded attention in {len(found) - pools} of {self.num_blocks} blocks; expected exactly one "
                 "forward, with fused attention on (TIMM_FUSED_ATTN) and the model not compiled"
             )
+        trace.attention = found[: self.num_blocks]
+        trace.pool_attention = found[-1] if pools else None
+
+
+ROWS_READ: dict[type[VisionTransformer], int] = {VisionTransformer: 1, VisionTransformerDistilled: 2}
+"""How many of the first tokens a head that pools by token reads; other classes may read what they like."""
 
 
 def wrap(vit: VisionTransformer, class_names: Sequence[str] | None = None) -> TunedModel:
@@ -243,8 +423,11 @@ def wrap(vit: VisionTransformer, class_names: Sequence[str] | None = None) -> Tu
     return TunedModel(vit, TokenLayout(tuple(grid), vit.num_prefix_tokens), transform_of(vit), class_names=class_names)
 
 
-def _twin(module: Any, memo: dict[int, Any]) -> Any:
-    """A module of the same class whose dictionaries are its own and whose tensors are the original's, frozen."""
+def _twin(module: Any, memo: dict[int, Any], *, frozen: bool) -> Any:
+    """A module of the same class whose dictionaries are its own and whose tensors are the original's.
+
+    Frozen, it is in evaluation mode and its parameters need no gradient; else it has the very parameters.
+    """
     if id(module) in memo:
         return memo[id(module)]
     twin = module.__class__.__new__(module.__class__)
@@ -258,18 +441,22 @@ def _twin(module: Any, memo: dict[int, Any]) -> Any:
                 "model; replace it by a method (types.MethodType) or a subclass"
             )
         twin.__dict__[name] = value.copy() if isinstance(value, dict) else value
+    for name, child in module._modules.items():
+        twin._modules[name] = None if child is None else _twin(child, memo, frozen=frozen)
+    twin._compiled_call_impl = None  # it would run the original
+    if not frozen:
+        return twin
     for name, value in module._parameters.items():
         if value is not None:
             shared = value.detach().clone() if value.is_inference() else value.detach()
             twin._parameters[name] = nn.Parameter(shared, requires_grad=False)
-    for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else _twin(child, memo)
     twin.training = False
-    twin._compiled_call_impl = None  # it would run the original
     if "fused_attn" in twin.__dict__:
         twin.fused_attn = True  # so that the recorder sees it; the twin is private
     if "grad_checkpointing" in twin.__dict__:
         twin.grad_checkpointing = False  # recomputing would record everything twice
+    if "inplace" in twin.__dict__:
+        twin.inplace = False  # a recorded output must not be overwritten by the layer after it
     return twin
 
 
@@ -311,45 +498,3 @@ def _leaf_at(vit: nn.Module, name: str, trace: Trace) -> Iterator[None]:
 
     with _hook(module, record):
         yield
-
-
-class _AttentionRecorder(TorchFunctionMode):
-    """Records the probabilities of every scaled dot-product attention on this thread.
-
-    On a CPU the probabilities also make the output, so the product is not computed twice; on an accelerator the fused
-    kernel keeps making the output and the probabilities are computed beside it, without a graph.
-    """
-
-    def __init__(self, trace: Trace) -> None:
-        super().__init__()
-        self.trace = trace
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        explicit = args[0].device.type == "cpu" and not kwargs.get("dropout_p")
-        with torch.set_grad_enabled(explicit and torch.is_grad_enabled()):
-            probabilities = _probabilities(*args[:2], **{k: v for k, v in kwargs.items() if k != "dropout_p"})
-        self._record(probabilities.detach())
-        return probabilities @ args[2] if explicit else func(*args, **kwargs)
-
-    def _record(self, probabilities: Tensor) -> None:
-        if probabilities.shape[-2] == probabilities.shape[-1]:
-            self.trace.attention.append(probabilities)
-        else:
-            self.trace.pool_attention = probabilities  # the pooling head's few queries over all tokens
-
-
-def _probabilities(
-    query: Tensor, key: Tensor, *, attn_mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
-) -> Tensor:
-    """softmax(q kᵀ · scale + mask), as scaled_dot_product_attention defines it."""
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, float("-inf"))
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    return scores.softmax(-1)

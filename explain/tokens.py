@@ -94,6 +94,20 @@ class TokenLayout:
             values = self.patch_tokens(values)
         return values.reshape(values.shape[0], *self.grid, *values.shape[2:])
 
+    def queries(self, values: Tensor, count: int) -> Tensor:
+        """Those of (B, total) that belong to the `count` queries a block computed.
+
+        A block computes all tokens; or all but fresh prompts, which only serve as keys; or, when last, only the first
+        tokens of the prefix, which are what the head reads.
+        """
+        if count == self.total:
+            return values
+        if count == self.total - self.prompts:
+            return self.drop_prompts(values[..., None])[..., 0]
+        if count > self.prefix:
+            self._check(count, self.total)
+        return values[:, :count]
+
     def check_sequence(self, count: int) -> None:
         """Raise TokenLayoutError unless `count` tokens are what a block sees."""
         self._check(count, self.total)

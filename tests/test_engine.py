@@ -17,7 +17,7 @@ from explain.attribution import Attribution
 from explain.data.base import Dataset
 from explain.engine import attribute
 from explain.errors import ExplainError, InputError, NonFiniteError, UnknownNameError
-from explain.methods.base import METHODS, Maps
+from explain.methods.base import METHODS, Maps, Method
 from explain.model import TunedModel, wrap
 from explain.tuning.base import tune
 
@@ -154,12 +154,8 @@ def test_the_bad_image_is_named_by_its_place_in_the_whole_call() -> None:
 
 def test_a_map_that_is_not_finite_is_an_error_not_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass(frozen=True)
-    class Holes:
+    class Holes(Method):
         name = label = "holes"
-        attention = False
-
-        def layers(self, model: TunedModel) -> tuple[str, ...]:
-            return ()
 
         def __call__(self, trace: Any, targets: torch.Tensor) -> Maps:
             values = torch.zeros(len(targets), 2, 2)
@@ -262,7 +258,7 @@ def test_a_map_says_how_it_was_made() -> None:
     assert {"torch", "timm", "python"} <= provenance["versions"].keys() and provenance["elapsed_s"] >= 0
     assert found["integrated_gradients"].options == {
         "n_steps": None, "tol_gap": 0.02, "tol_map": 0.03, "max_nodes": 5, "baseline": "black", "noise_draws": 4,
-        "seed": 0, "path_batch": 16,
+        "seed": 0, "prompts": False,
     }  # fmt: skip
 
 

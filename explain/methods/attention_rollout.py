@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from explain.errors import InputError
-from explain.methods.base import METHODS, Maps
-from explain.model import Trace, TunedModel
+from explain.methods.base import METHODS, Maps, Method
+from explain.model import Trace
 from explain.tokens import TokenLayout
 
 FUSIONS = ("mean", "max", "min")
@@ -29,7 +29,7 @@ def rollout(
     is cut at the prompts of every block.
 
     Args:
-        attention: per block, head-fused probabilities (B, N, N).
+        attention: per block, head-fused probabilities (B, queries, N); see `TokenLayout.queries`.
         layout: the tokens, N = layout.total.
         readout: what the head reads of the last block's output, (B, prefix + patches), rows sum to 1.
         residual: weight of the identity, 0-1.
@@ -41,7 +41,8 @@ def rollout(
     row = layout.insert_prompts(readout[..., None], readout.new_zeros(len(readout), layout.prompts, 1))[..., 0]
     shares = []
     for probabilities in reversed(attention):
-        row = (1 - residual) * torch.einsum("bi,bij->bj", row, probabilities) + residual * row
+        mixed = torch.einsum("bi,bij->bj", layout.queries(row, probabilities.shape[1]), probabilities)
+        row = (1 - residual) * mixed + residual * row
         if layout.fresh_prompts:
             shares.append(row[:, layout.prompt_slice].sum(1))
             row = row.clone()
@@ -52,7 +53,7 @@ def rollout(
 
 @METHODS.register("attention_rollout")
 @dataclass(frozen=True)
-class AttentionRollout:
+class AttentionRollout(Method):
     """Attention rollout on the patch grid: the head token's row over the patches, not rescaled; class-agnostic.
 
     `extras` hold what the picture leaves out, each (B,): `prompt_share`, `cls_share`, `register_share`; for
@@ -72,6 +73,7 @@ class AttentionRollout:
 
     label: ClassVar[str] = "Attention rollout"
     source: ClassVar[str] = "Abnar and Zuidema 2020, arXiv 2005.00928"
+    cost: ClassVar[str] = "none beyond the attention probabilities: about 0.2 F on a CPU"
     signed: ClassVar[bool] = False
     class_specific: ClassVar[bool] = False
     picture: ClassVar[Literal["positive", "signed"]] = "positive"
@@ -87,10 +89,6 @@ class AttentionRollout:
     def conserves(self) -> bool:
         """True when shares sum to 1."""
         return self.head_fusion == "mean" and self.discard_ratio == 0
-
-    def layers(self, model: TunedModel) -> Sequence[str]:
-        """It needs no gradient."""
-        return ()
 
     def __call__(self, trace: Trace, targets: Tensor) -> Maps:
         """See `Method`; the targets are not used."""

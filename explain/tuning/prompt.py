@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor, nn
 
+from explain.attention import is_plain, prompt_keys, run_block
 from explain.errors import InputError
 from explain.tokens import TokenLayout
 from explain.tuning.base import TUNINGS, train_only_head
@@ -64,7 +65,8 @@ class PromptTuning:
 class PromptedBlock(nn.Module):
     """A block that inserts its prompts before it runs and drops what became of them when it `leaves`.
 
-    Dropping at the exit keeps timm's pooling and head unchanged: they never see a prompt.
+    Dropping at the exit keeps timm's pooling and head unchanged: they never see a prompt. Prompts that enter and leave
+    in one plain block only serve as keys and values, and that is all that is computed of them.
 
     Args:
         block: the frozen timm block.
@@ -72,6 +74,11 @@ class PromptedBlock(nn.Module):
         prompts: first values (P, D), or None for a block that only drops them.
         dropout: prompt dropout in training.
         leaves: True when prompts end here (every deep block, the last shallow one).
+
+    Attributes:
+        rows: outputs that are read of the last block, set on a lean replica; None for all.
+        given: prompts (P', D) or (B, P', D) to use instead of the trained ones, set on a replica only.
+        keeps_keys: True on a frozen replica, whose prompt keys are computed once.
     """
 
     def __init__(
@@ -83,6 +90,10 @@ class PromptedBlock(nn.Module):
         self.prompts = None if prompts is None else nn.Parameter(prompts)
         self.dropout = nn.Dropout(dropout)
         self.leaves = leaves
+        self.rows: int | None = None
+        self.given: Tensor | None = None
+        self.keeps_keys = False
+        self._kept: tuple[Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Parts of the wrapped block keep their timm names: `blocks.11.norm1` stays `blocks.11.norm1`."""
@@ -95,10 +106,24 @@ class PromptedBlock(nn.Module):
 
     def forward(self, tokens: Tensor, **options: Any) -> Tensor:
         """(B, N, D) -> (B, N', D), with or without prompts as the position asks."""
-        patches = tokens.shape[1] - self.layout.prefix - (self.layout.prompts if self.prompts is None else 0)
-        layout = self.layout.with_grid((1, patches))  # the grid's shape does not matter here, its size may vary
-        if self.prompts is not None:
-            prompts = self.dropout(self.prompts.expand(tokens.shape[0], -1, -1))
-            tokens = layout.insert_prompts(tokens, prompts)
+        prompts = self.prompts if self.given is None else self.given
+        lean = not options and is_plain(self.block)
+        if lean and self.leaves and prompts is not None and not (self.training and self.dropout.p):
+            return run_block(self.block, tokens, extra=self._keys(prompts), at=self.layout.prefix, rows=self.rows)
+        count = self.layout.prompts if prompts is None else prompts.shape[-2]
+        patches = tokens.shape[1] - self.layout.prefix - (count if prompts is None else 0)
+        # the grid's shape does not matter here, its size may vary
+        layout = self.layout.with_grid((1, patches)).with_prompts(count, fresh=self.layout.fresh_prompts)
+        if prompts is not None:
+            tokens = layout.insert_prompts(tokens, self.dropout(prompts.expand(len(tokens), -1, -1)))
+        if lean and self.rows is not None:
+            return run_block(self.block, tokens, rows=self.rows)
         tokens = self.block(tokens, **options)
         return layout.drop_prompts(tokens) if self.leaves else tokens
+
+    def _keys(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.keeps_keys or self.given is not None:
+            return prompt_keys(self.block, prompts)
+        if self._kept is None:
+            self._kept = prompt_keys(self.block, prompts)
+        return self._kept

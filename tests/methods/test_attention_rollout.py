@@ -117,6 +117,14 @@ def propagate(layout: TokenLayout, attention: list[Tensor]) -> tuple[Tensor, Ten
     return state[0, :kept], state[0, kept:].reshape(len(attention), layout.prompts).sum(1)
 
 
+def square(layout: TokenLayout, block: Tensor) -> Tensor:
+    """Attention with a row for every token; what a prompt would attend to is overwritten anyway."""
+    if len(block) == layout.total:
+        return block
+    prompts = block.new_full((layout.prompts, layout.total), torch.nan)
+    return torch.cat((block[: layout.prefix], prompts, block[layout.prefix :]))
+
+
 @pytest.mark.parametrize("layout", [TokenLayout(GRID, 1, 4, True), TokenLayout(GRID, 3, 2, True)], ids=str)
 def test_deep_prompt_shares_equal_brute_force_propagation(layout: TokenLayout) -> None:
     attention = random_attention(4, layout.total)
@@ -138,7 +146,7 @@ def test_shares_of_a_real_model_sum_to_one_and_equal_brute_force(deep: bool) -> 
     whole = found.values.sum((1, 2)) + sum(found.extras[f"{part}_share"] for part in ("prompt", "cls", "register"))
     np.testing.assert_allclose(whole, 1, atol=1e-6)
     for row in range(3):
-        attention = [block[row].mean(0) for block in trace.attention]
+        attention = [square(model.layout, block[row].mean(0)) for block in trace.attention]
         if deep:
             sources, prompts = propagate(model.layout, attention)
             np.testing.assert_allclose(found.extras["prompt_share_per_block"][row], prompts.numpy(), atol=1e-6)
