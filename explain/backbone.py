@@ -105,10 +105,11 @@ class InputTransform:
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
 
 
-def transform_of(vit: VisionTransformer) -> InputTransform:
-    """The input transform that a timm ViT's configuration states, at the size it is built for."""
-    config: Mapping[str, Any] = getattr(vit, "pretrained_cfg", None) or {}
-    size = vit.patch_embed.img_size or config["input_size"][1:]
+def transform_of(network: Any) -> InputTransform:
+    """The input transform that a timm model's configuration states, at the size it is built for."""
+    config: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}
+    built_for = network.patch_embed.img_size if isinstance(network, VisionTransformer) else None
+    size = built_for or config["input_size"][1:]
     return InputTransform(
         (int(size[0]), int(size[1])), tuple(config.get("mean") or IMAGENET_MEAN),
         tuple(config.get("std") or IMAGENET_STD), config.get("interpolation") or "bicubic",

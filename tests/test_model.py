@@ -33,7 +33,7 @@ def test_wrapping_shares_the_model_and_changes_no_logit() -> None:
 
 
 def test_wrapping_refuses_other_models_and_wrong_names() -> None:
-    with pytest.raises(InputError, match="expected a timm VisionTransformer, got Linear"):
+    with pytest.raises(InputError, match="expected a timm VisionTransformer or convolutional network, got Linear"):
         wrap(nn.Linear(2, 2))
     with pytest.raises(InputError, match="the model has 5 outputs, got 2 class names"):
         wrap(tiny_vit(), ["cat", "dog"])

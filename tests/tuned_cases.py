@@ -14,6 +14,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 """What to try of a tuning besides its defaults."""
 
 VARIANTS = [(name, options) for name in TUNINGS for options in OPTIONS.get(name, [{}])]
+PROMPTED = [variant for variant in VARIANTS if variant[0] == "prompt"]
 TUNED = [(name, options, head) for name, options in VARIANTS for head in HEADS]
 
 

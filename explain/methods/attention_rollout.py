@@ -35,7 +35,8 @@ def rollout(
         residual: weight of the identity, 0-1.
 
     Returns:
-        Shares of the input tokens (B, prefix + prompts + patches), and the share of fresh prompts per block (B, L).
+        Shares of the input tokens (B, prefix + prompts + patches), and of fresh prompts per block (B, L, P), where L
+        is 0 without any.
     """
     layout.check_sequence(attention[0].shape[-1])
     row = layout.insert_prompts(readout[..., None], readout.new_zeros(len(readout), layout.prompts, 1))[..., 0]
@@ -44,11 +45,11 @@ def rollout(
         mixed = torch.einsum("bi,bij->bj", layout.queries(row, probabilities.shape[1]), probabilities)
         row = (1 - residual) * mixed + residual * row
         if layout.fresh_prompts:
-            shares.append(row[:, layout.prompt_slice].sum(1))
+            shares.append(row[:, layout.prompt_slice])
             row = row.clone()
             row[:, layout.prompt_slice] = 0
-    per_block = torch.stack(shares[::-1], dim=1) if shares else row.new_zeros(len(row), 0)
-    return row, per_block
+    fresh = torch.stack(shares[::-1], dim=1) if shares else row.new_zeros(len(row), 0, layout.prompts)
+    return row, fresh
 
 
 @METHODS.register("attention_rollout")
@@ -56,8 +57,10 @@ def rollout(
 class AttentionRollout(Method):
     """Attention rollout on the patch grid: the head token's row over the patches, not rescaled; class-agnostic.
 
-    `extras` hold what the picture leaves out, each (B,): `prompt_share`, `cls_share`, `register_share`; for
-    VPT-Deep also `prompt_share_per_block` (B, L). `prompt_share_null` is the share that uniform attention gives.
+    `extras` hold what the picture leaves out, each (B,): `prompt_share`, `cls_share`, `register_share`; with these the
+    map sums to 1. Prompted models also have `prompt_share_per_prompt` (B, L, P), where L is 1 for VPT-Shallow, and
+    VPT-Deep `prompt_share_per_block` (B, L). A name with `_null` holds what uniform attention gives: a share says
+    something only beside it.
 
     Source: Abnar and Zuidema 2020, arXiv 2005.00928.
 
@@ -73,7 +76,7 @@ class AttentionRollout(Method):
 
     label: ClassVar[str] = "Attention rollout"
     source: ClassVar[str] = "Abnar and Zuidema 2020, arXiv 2005.00928"
-    cost: ClassVar[str] = "none beyond the attention probabilities: about 0.2 F on a CPU"
+    cost: ClassVar[str] = "the attention probabilities of the shared forward: about 0.2 F on a CPU"
     signed: ClassVar[bool] = False
     class_specific: ClassVar[bool] = False
     picture: ClassVar[Literal["positive", "signed"]] = "positive"
@@ -94,16 +97,18 @@ class AttentionRollout(Method):
         """See `Method`; the targets are not used."""
         layout = trace.layout
         fused = [self._fuse(block) for block in trace.attention]
-        row, per_block = rollout(fused, layout, _readout(trace, layout), self.residual)
+        read = trace.readout()
+        row, fresh = rollout(fused, layout, read, self.residual)
         maps = layout.to_grid(row[:, layout.patch_slice])
         if not self.conserves:
             return Maps(maps)  # entries no longer are shares
         uniform = [torch.full_like(block[:1], 1 / layout.total) for block in fused]
-        null_row, null_blocks = rollout(uniform, layout, _readout(trace, layout)[:1], self.residual)
+        null = _prompt_shares(layout, *rollout(uniform, layout, read[:1], self.residual))
         cls_tokens = int(trace.model.vit.has_class_token)  # a prefix may hold registers alone
-        extras = _shares(layout, row, per_block, cls_tokens)
-        null = _shares(layout, null_row, null_blocks, cls_tokens)["prompt_share"]
-        extras["prompt_share_null"] = null.expand(len(row))
+        extras = _prompt_shares(layout, row, fresh)
+        extras |= {f"{name}_null": share.expand_as(extras[name]) for name, share in null.items()}
+        extras["cls_share"] = row[:, :cls_tokens].sum(1)
+        extras["register_share"] = row[:, cls_tokens : layout.prefix].sum(1)
         return Maps(maps, extras)
 
     def _fuse(self, probabilities: Tensor) -> Tensor:
@@ -117,22 +122,10 @@ class AttentionRollout(Method):
         return probabilities.amax(1) if self.head_fusion == "max" else probabilities.amin(1)
 
 
-def _readout(trace: Trace, layout: TokenLayout) -> Tensor:
-    """What the head reads, (B, prefix + patches)."""
-    pooled = trace.pool_attention
-    if pooled is None:
-        return trace.model.readout(layout).expand(len(trace.images), -1)
-    weights = pooled.mean((1, 2))
-    skipped = layout.prefix + layout.patches - weights.shape[1]  # a pool that leaves the prefix out
-    return torch.cat((weights.new_zeros(len(weights), skipped), weights), dim=1)
-
-
-def _shares(layout: TokenLayout, row: Tensor, per_block: Tensor, cls_tokens: int) -> dict[str, Tensor]:
-    """Shares of the tokens that are not patches; (B,) each, and the deep prompts' (B, L)."""
-    prompts = per_block if layout.fresh_prompts else row[:, layout.prompt_slice]
-    shares = {
-        "prompt_share": prompts.sum(1),
-        "cls_share": row[:, :cls_tokens].sum(1),
-        "register_share": row[:, cls_tokens : layout.prefix].sum(1),
-    }
-    return shares | ({"prompt_share_per_block": per_block} if layout.fresh_prompts else {})
+def _prompt_shares(layout: TokenLayout, row: Tensor, fresh: Tensor) -> dict[str, Tensor]:
+    """Shares of prompts: (B,) in all, and as fine as the layout has them."""
+    each = fresh if layout.fresh_prompts else row[:, None, layout.prompt_slice]
+    shares = {"prompt_share": each.sum((1, 2))}
+    if layout.fresh_prompts:
+        shares["prompt_share_per_block"] = each.sum(2)
+    return shares | ({"prompt_share_per_prompt": each} if layout.prompts else {})

@@ -40,7 +40,8 @@ class Method:
     and G a forward with the gradient to the input; `signed` values below zero mean something; `class_specific` the map
     depends on the target; `random` the map depends on the option `seed`; `picture` "positive": draw what is above
     zero, "signed": draw both sides; `attention` it reads attention probabilities, `attention_gradients` their
-    gradients too; `needs_prompts` it explains prompts and refuses a model without.
+    gradients too; `needs_prompts` it explains prompts and refuses a model without; `convolutional` it also explains a
+    network without attention.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Method:
     attention: ClassVar[bool] = False
     attention_gradients: ClassVar[bool] = False
     needs_prompts: ClassVar[bool] = False
+    convolutional: ClassVar[bool] = True
 
     def layers(self, model: TunedModel) -> Sequence[str]:
         """Names of the layers whose output and gradient it needs."""

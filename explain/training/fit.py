@@ -153,7 +153,7 @@ def fit(
     """
     accelerator.free_memory()  # else it keeps every earlier model and optimiser alive
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=learning_rate)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared, optimizer = accelerator.prepare(model.training_view(), optimizer)
     per_epoch = math.ceil(len(train) / recipe.batch_size)
     total = epochs * len(train)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

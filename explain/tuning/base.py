@@ -83,6 +83,9 @@ def tune(
     elif image_size is not None:
         raise InputError("image_size is for a backbone given by name; build the timm model at that size instead")
     else:
+        if not isinstance(backbone, VisionTransformer):
+            raise InputError(f"expected a timm VisionTransformer, got {type(backbone).__name__}; "
+                             "only a vision transformer can be tuned")  # fmt: skip
         vit = copy.deepcopy(wrap(backbone).vit)
     vit.requires_grad_(True)
     if class_names is not None:

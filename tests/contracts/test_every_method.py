@@ -1,27 +1,42 @@
 """One contract for every method on every tuning and every kind of head."""
 
 import hashlib
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from tiny_vits import GRID, SIZE, tiny_images
 from torch import nn
-from tuned_cases import TUNED, VARIANTS, shared_tuned, title, tuned
+from tuned_cases import PROMPTED, TUNED, VARIANTS, shared_tuned, title, tuned
 
 from explain.attribution import Attribution
 from explain.engine import attribute
+from explain.errors import CaptureError
 from explain.methods.base import METHODS
-from explain.model import TunedModel
+from explain.model import TunedModel, wrap
 
 QUICK: dict[str, dict[str, Any]] = {"integrated_gradients": {"max_nodes": 5}}
 """Options that make a slow method quick; the contract holds for any."""
 
+
+
+def variants_for(name: str) -> list[Any]:
+    return PROMPTED if METHODS[name].needs_prompts else VARIANTS
+
+
 CASES = [
-    pytest.param(name, index, id=f"{name}-{title(TUNED[index])}") for name in METHODS for index in range(len(TUNED))
+    pytest.param(name, index, id=f"{name}-{title(case)}")
+    for name in METHODS
+    for index, case in enumerate(TUNED)
+    if case[:2] in variants_for(name)
 ]
-PLAIN = [pytest.param(name, variant, id=f"{name}-{title(variant)}") for name in METHODS for variant in VARIANTS]
+PLAIN = [
+    pytest.param(name, variant, id=f"{name}-{title(variant)}") for name in METHODS for variant in variants_for(name)
+]
 
 
 def explain_one(name: str, model: TunedModel, images: torch.Tensor, **more: Any) -> Attribution:
@@ -32,7 +47,7 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Everything of a model that a call could leave changed."""
     found: dict[str, Any] = {}
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        digest = hashlib.sha256(value.detach().view(torch.uint8).numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(value.detach().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
         grad = None if value.grad is None else (id(value.grad), value.grad.clone().sum().item())
         found[f"tensor {name}"] = (id(value), value._version, value.requires_grad, grad, digest)
     for name, module in model.named_modules():
@@ -150,7 +165,7 @@ def test_another_image_size_gives_another_grid(name: str, variant: Any) -> None:
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_the_target_matters_exactly_when_the_method_says_so(name: str) -> None:
-    model = tuned("full", {}, "cls")
+    model = tuned(*variants_for(name)[0], "cls")
     cat, dog = (explain_one(name, model, tiny_images(), targets=target).values for target in (0, 1))
     assert np.array_equal(cat, dog) != METHODS[name].class_specific
 
@@ -158,7 +173,7 @@ def test_the_target_matters_exactly_when_the_method_says_so(name: str) -> None:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_map_moves_with_the_picture(name: str) -> None:
     """Without position embeddings a ViT has no left or right, so flipping the patch order flips the map."""
-    model = tuned("full", {}, "cls", pos_embed="none")
+    model = tuned(*variants_for(name)[0], "cls", pos_embed="none")
     images = tiny_images()
     rows = images.reshape(3, 3, GRID[0], 8, GRID[1], 8)
     flipped = explain_one(name, model, rows.flip(2, 4).reshape(images.shape)).values
@@ -174,4 +189,42 @@ def test_a_map_moves_with_the_picture(name: str) -> None:
 def test_a_method_says_what_a_reader_must_know(name: str) -> None:
     method = METHODS[name]
     assert method.name == name and method.label and method.source and method.picture in {"positive", "signed"}
-    assert isinstance(method.signed, bool) and isinstance(method.class_specific, bool)
+    assert all(isinstance(flag, bool) for flag in (method.signed, method.class_specific, method.random))
+    assert ("F" in method.cost or "G" in method.cost) and (method.signed or method.picture == "positive")
+    assert method.random == any(field.name == "seed" for field in fields(method)) or name == "integrated_gradients"
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_29_prompts_beside_196_patches_are_no_15_by_15_grid(name: str) -> None:
+    """29 + 196 = 225 = 15²: whoever takes a square root of the tokens draws prompts as patches."""
+    model = tuned("prompt", {"num_tokens": 29}, "cls", img_size=112)
+    found = explain_one(name, model, tiny_images(1, (112, 112)))
+    assert found.values.shape in {(1, 14, 14), (1, 112, 112)} and np.isfinite(found.values).all()
+
+
+@pytest.mark.parametrize("cnn", ["resnet18", "convnext_atto"])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_convolutional_network_is_explained_or_refused_in_one_line(name: str, cnn: str) -> None:
+    model, images = wrap(convolutional(cnn)), tiny_images(2, (64, 96)).float()
+    method = METHODS[name]
+    if method.attention or method.attention_gradients or method.needs_prompts or not method.convolutional:
+        with pytest.raises(CaptureError, match="attention|prompts|convolutional"):
+            explain_one(name, model, images)
+        return
+    before, random = fingerprint(model), torch.get_rng_state()
+    found = explain_one(name, model, images)
+    assert found.values.shape in {(2, 2, 3), (2, 64, 96)} and np.isfinite(found.values).all()
+    assert found.values.std() > 0 and fingerprint(model) == before and torch.equal(torch.get_rng_state(), random)
+    alone = explain_one(name, model, images[1:])
+    np.testing.assert_allclose(found.values[1], alone.values[0], rtol=1e-3, atol=1e-4 * np.abs(alone.values).max())
+
+
+@cache
+def convolutional(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = timm.create_model(name, num_classes=2).eval()
+    randomised = [value for key, value in network.named_parameters() if key.endswith("gamma")]
+    for value in randomised:  # layer scales start so small that nothing would show
+        nn.init.ones_(value)
+    return network

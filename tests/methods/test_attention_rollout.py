@@ -114,7 +114,7 @@ def propagate(layout: TokenLayout, attention: list[Tensor]) -> tuple[Tensor, Ten
         state[layout.prompt_slice] = 0
         state[layout.prompt_slice, start : start + layout.prompts] = torch.eye(layout.prompts, dtype=torch.float64)
         state = (block @ state + state) / 2
-    return state[0, :kept], state[0, kept:].reshape(len(attention), layout.prompts).sum(1)
+    return state[0, :kept], state[0, kept:].reshape(len(attention), layout.prompts)
 
 
 def square(layout: TokenLayout, block: Tensor) -> Tensor:
@@ -149,12 +149,14 @@ def test_shares_of_a_real_model_sum_to_one_and_equal_brute_force(deep: bool) -> 
         attention = [square(model.layout, block[row].mean(0)) for block in trace.attention]
         if deep:
             sources, prompts = propagate(model.layout, attention)
-            np.testing.assert_allclose(found.extras["prompt_share_per_block"][row], prompts.numpy(), atol=1e-6)
+            np.testing.assert_allclose(found.extras["prompt_share_per_prompt"][row], prompts.numpy(), atol=1e-6)
+            np.testing.assert_allclose(found.extras["prompt_share_per_block"][row], prompts.sum(1).numpy(), atol=1e-6)
         else:
             full = chefer_rollout(attention)[0]
             sources = torch.cat((full[:3], full[7:]))
             prompts = full[3:7]
             assert "prompt_share_per_block" not in found.extras
+            np.testing.assert_allclose(found.extras["prompt_share_per_prompt"][row, 0], prompts.numpy(), atol=1e-6)
         np.testing.assert_allclose(found.extras["prompt_share"][row], prompts.sum().item(), atol=1e-6)
         np.testing.assert_allclose(found.extras["cls_share"][row], sources[0].item(), atol=1e-6)
         np.testing.assert_allclose(found.extras["register_share"][row], sources[1:3].sum().item(), atol=1e-6)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from explain.attribution import Attribution
-from explain.engine import attribute
-from explain.errors import InputError
-from explain.methods.integrated_gradients import IntegratedGradients, completeness_gap
+from explain.engine import attribute, attribute_targets
+from explain.errors import CaptureError, InputError
+from explain.methods.integrated_gradients import IntegratedGradients, clenshaw_curtis, completeness_gap
 from explain.model import TunedModel, wrap
 from explain.tuning.base import tune
 
@@ -274,3 +274,87 @@ def test_wrong_options_are_refused(options: dict[str, Any], problem: str) -> Non
 def test_a_baseline_that_is_no_picture_of_pixels_is_refused(baseline: Any) -> None:
     with pytest.raises(InputError, match="expected a baseline"):
         integrate(wrap(tiny_vit()), baseline=baseline)
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
+@pytest.mark.parametrize("options", [{"n_steps": 300}, {"tol_gap": 1e-4, "tol_map": 1e-3, "max_nodes": 257}], ids=str)
+def test_pixels_and_prompts_together_sum_to_what_the_score_gained(deep: bool, options: dict[str, Any]) -> None:
+    model = tune(gentle_vit(), "prompt", num_tokens=4, deep=deep).eval()
+    images, targets = tiny_images(), torch.tensor([4, 0, 2])
+    found = integrate(model, images, targets, prompts=True, **options)
+    zero = model.replica()
+    zero.give_prompts([torch.zeros_like(value) for value in model.prompts()])
+    with torch.no_grad():
+        gained = (model(images) - zero(BLACK.expand_as(images))).gather(1, targets[:, None])[:, 0]
+    parts = found.extras["prompt_attribution"]
+    assert parts.shape == (3, 3 if deep else 1, 4) and np.abs(parts).min() > 0
+    np.testing.assert_allclose(found.extras["score_difference"], gained.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found.values.sum((1, 2)) + parts.sum((1, 2)), gained.numpy(), rtol=1e-3)
+    assert found.extras["completeness_gap"].max() < 1e-3
+
+
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
+def test_gradient_times_prompt_is_that_of_the_model_itself(deep: bool) -> None:
+    model = tune(tiny_vit(), "prompt", num_tokens=4, deep=deep).eval()
+    images, targets = tiny_images(), [4, 0, 2]
+    found = integrate(model, images, targets, prompts=True, n_steps=2).extras["prompt_gradient"]
+    for row, target in enumerate(targets):
+        values = [block.prompts for block in model.prompted_blocks()]
+        gradients = torch.autograd.grad(model(images[row : row + 1])[0, target], values)
+        expected = torch.stack([(value * gradient).sum(-1) for value, gradient in zip(values, gradients, strict=True)])
+        np.testing.assert_allclose(found[row], expected.detach().numpy(), rtol=1e-5)
+
+
+def test_the_joint_path_equals_a_plain_loop() -> None:
+    model = tune(tiny_vit(), "prompt", num_tokens=4).eval()
+    images, points = tiny_images(1), np.polynomial.legendre.leggauss(3)
+    replica, total = model.replica(), torch.zeros_like(images)
+    prompts = model.prompts()
+    parts = [torch.zeros_like(value) for value in prompts]
+    for point, weight in zip((points[0] + 1) / 2, points[1] / 2, strict=True):
+        at = (BLACK + point * (images - BLACK)).requires_grad_(True)
+        scaled = [(point * value).requires_grad_(True) for value in prompts]
+        replica.give_prompts(scaled)
+        found = torch.autograd.grad(replica(at)[0, 3], [at, *scaled])
+        total += weight * found[0]
+        parts = [part + weight * gradient for part, gradient in zip(parts, found[1:], strict=True)]
+    ours = integrate(model, images, 3, prompts=True, n_steps=3)
+    np.testing.assert_allclose(ours.values, (total * (images - BLACK)).sum(1).numpy(), rtol=1e-4, atol=1e-7)
+    expected = torch.stack([(part * value).sum(-1) for part, value in zip(parts, prompts, strict=True)])
+    np.testing.assert_allclose(ours.extras["prompt_attribution"][0], expected.numpy(), rtol=1e-4)
+
+
+def test_the_joint_path_needs_prompts() -> None:
+    with pytest.raises(CaptureError, match="prompts=True needs a model tuned with prompts"):
+        integrate(wrap(tiny_vit()), prompts=True)
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 4}, {"tol_map": 0.05}, {"max_nodes": 9, "baseline": "blur"}], ids=str)
+@pytest.mark.parametrize("case", ["plain", "deep", "norm behind the patches"])
+def test_several_targets_share_the_path(case: str, options: dict[str, Any]) -> None:
+    vit = gentle_vit()
+    if case == "norm behind the patches":
+        vit.patch_embed.norm = nn.LayerNorm(24, dtype=torch.float64)  # not affine: the path is walked in pixels
+    model = tune(vit, "prompt", num_tokens=3).eval() if case == "deep" else wrap(vit)
+    name, images = "integrated_gradients", tiny_images()
+    together = attribute_targets(model, images, [0, [1, 2, 3], None], methods=name, options={name: options})
+    assert len(together) == 3
+    for targets, found in zip((0, [1, 2, 3], None), together, strict=True):
+        alone = integrate(model, images, targets, **options)
+        assert found[name].targets.tolist() == alone.targets.tolist()
+        if "tol_map" in options:  # an image leaves when all its targets converged
+            assert (found[name].extras["nodes"] >= alone.extras["nodes"]).all()
+            largest = np.abs(alone.values).max()
+            np.testing.assert_allclose(found[name].values, alone.values, rtol=0.1, atol=0.1 * largest)
+        else:
+            np.testing.assert_allclose(found[name].values, alone.values, rtol=1e-5, atol=1e-8)
+            gained = found[name].extras["score_difference"]
+            np.testing.assert_allclose(gained, alone.extras["score_difference"], rtol=1e-5)
+
+
+def test_the_rule_is_exact_for_polynomials_up_to_its_number_of_intervals() -> None:
+    for intervals in (4, 8, 16):
+        points, weights = (1 - np.cos(np.pi * np.arange(intervals + 1) / intervals)) / 2, clenshaw_curtis(intervals)
+        for power in range(intervals + 1):
+            assert weights @ points**power == pytest.approx(1 / (power + 1), abs=1e-14)
+        assert (weights > 0).all()
