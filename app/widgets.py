@@ -208,7 +208,7 @@ def show_method(t: Translator, name: str) -> None:
         st.markdown(t(f"viewer.read_{method.picture}"))
         if not method.class_specific:
             st.markdown(t("viewer.read_class_agnostic"))
-        st.caption(f"{t('viewer.source')}: {literal(method.source)}")
+        st.caption(f"{t('viewer.source')}: {literal(method.source)}  \n{t('viewer.cost')}: {literal(method.cost)}")
 
 
 def show_answer(t: Translator, comparison: Comparison, arm: str) -> None:

@@ -158,11 +158,11 @@ class AttentionRecorder(TorchFunctionMode):
         with torch.set_grad_enabled(explicit and torch.is_grad_enabled()):
             probabilities = _probabilities(*args[:2], **{k: v for k, v in kwargs.items() if k != "dropout_p"})
         output = probabilities @ args[2] if explicit else func(*args, **kwargs)
-        self.recording.probabilities.append(probabilities.detach())
+        self.recording.probabilities.append(_at_least_float32(probabilities.detach()))
         if self.recording.gradients:
             output = output if output.requires_grad else output.detach().requires_grad_(True)
             self.recording.outputs.append(output)
-            self.recording.values.append(args[2].detach())
+            self.recording.values.append(_at_least_float32(args[2].detach()))
         return output
 
 
@@ -176,7 +176,13 @@ def attention_gradients(recording: Recording, score: Tensor) -> list[Tensor]:
         score: summed over the images.
     """
     given = torch.autograd.grad(score, recording.outputs, retain_graph=True)
-    return [gradient @ value.transpose(-2, -1) for gradient, value in zip(given, recording.values, strict=True)]
+    parts = zip(map(_at_least_float32, given), recording.values, strict=True)
+    return [gradient @ value.transpose(-2, -1) for gradient, value in parts]
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """What is multiplied block after block must not be in half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _probabilities(

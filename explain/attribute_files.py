@@ -3,9 +3,10 @@
 Good images are explained also when others are bad; the bad ones are returned by name with a reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,8 +39,11 @@ def attribute_files(
     out: Path,
     *,
     methods: Sequence[str] | None,
+    options: Mapping[str, Mapping[str, Any]],
     target: str | None,
     batch_size: int,
+    memory_budget: int | str,
+    precision: str,
     device: str | None,
     progress: Progress,
 ) -> Explained:
@@ -59,7 +63,8 @@ def attribute_files(
         raise InputError(f"no readable image among {len(inputs)} inputs; {len(rejected)} files were left out")
     model.to(accelerator_for(device).device)
     wanted = tuple(methods or DEFAULT_METHODS)
-    maps = attribute(model, good, methods=wanted, targets=index, batch_size=batch_size,
+    maps = attribute(model, good, methods=wanted, targets=index, options=options, batch_size=batch_size,
+                     memory_budget=memory_budget, precision=precision,
                      progress=lambda done, total: progress("explaining", done, total))  # fmt: skip
     write_json(out / "images.json", [str(path) for path in good])
     for name, attribution in maps.items():

@@ -4,20 +4,27 @@ Values are raw: not normalised, not clipped, at the method's own resolution. Tur
 map) is `explain.render`'s work, and the scale it uses is a choice that stays visible there.
 """
 
+import base64
+import io
 import json
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch.nn.functional import interpolate, softmax
 
 from explain.errors import InputError
 from explain.files import read_tensors, write_tensors
 
 Array = npt.NDArray[Any]
+
+MAPS_IN_NOTEBOOK = 6
+"""Maps that `_repr_html_` shows; a notebook keeps every picture in its file."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,43 @@ class Attribution:
             self.options, {name: values[rows] for name, values in self.extras.items()}, self.provenance,
         )  # fmt: skip
 
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` with the maps as `values` (image, y, x), logits, targets and extras; needs xarray.
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        try:
+            from xarray import Dataset
+        except ImportError:
+            raise InputError("to_xarray needs the package xarray: pip install xarray") from None
+        own: dict[str, Any] = {
+            "values": (("image", "y", "x"), self.values),
+            "logits": (("image", "class"), self.logits),
+            "targets": (("image",), self.targets),
+        }
+        for name, part in self.extras.items():
+            own[name] = (("image", *(f"{name}_{axis}" for axis in range(1, part.ndim))), part)
+        record = {"method": self.method, "image_size": self.image_size, "options": json.dumps(self.options),
+                  "provenance": json.dumps(self.provenance)}  # fmt: skip
+        return Dataset(own, attrs=record)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the maps as small pictures, each on a scale of its own, and their numbers."""
+        shown = min(len(self), MAPS_IN_NOTEBOOK)
+        cells = []
+        for row in range(shown):
+            numbers = [f"target {self.targets[row]}, predicted {self.predictions[row]}",
+                       f"{self.values[row].min():.3g} to {self.values[row].max():.3g}"]  # fmt: skip
+            numbers += [f"{name} {part[row]:.3g}" for name, part in self.extras.items() if part.ndim == 1]
+            lines = "<br>".join(escape(number) for number in numbers)
+            picture = f'<img width="160" alt="map {row}" src="{_small_picture(self.values[row])}">'
+            cells.append(f'<td style="text-align:left;vertical-align:top">{picture}<br>{lines}</td>')
+        more = f"<p>and {len(self) - shown} more</p>" if len(self) > shown else ""
+        height, width = self.values.shape[1:]
+        title = f"{self.method}: {len(self)} maps of {height}×{width}, red above zero, blue below"
+        return f"<p>{escape(title)}</p><table><tr>{''.join(cells)}</tr></table>{more}"
+
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file (no pickle); `Attribution.load` reads it back equal."""
         arrays = {"values": self.values, "targets": self.targets, "logits": self.logits}
@@ -99,3 +143,14 @@ class Attribution:
         extras = {name.removeprefix("extras."): arrays.pop(name) for name in list(arrays) if name.startswith("extras.")}
         record["image_size"] = tuple(record["image_size"])
         return cls(**arrays, **record, extras=extras)
+
+
+def _small_picture(values: Array) -> str:
+    """A map (h, w) as a data URL: white at zero, red above, blue below."""
+    strength = np.abs(values) / max(float(np.abs(values).max()), np.finfo(np.float32).tiny)
+    fade = (255 * (1 - strength)).astype(np.uint8)
+    full = np.full_like(fade, 255)
+    colours = np.stack([np.where(values >= 0, full, fade), fade, np.where(values <= 0, full, fade)], axis=-1)
+    file = io.BytesIO()
+    Image.fromarray(colours).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -94,14 +94,14 @@ def train(
     _leave(dataset.rejected)
 
 
-def _settings(pairs: list[str]) -> dict[str, object]:
+def _settings(pairs: list[str], form: str = "--set field=value") -> dict[str, object]:
     import yaml
 
     values: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise InputError(f"expected --set field=value, got {pair!r}")
+            raise InputError(f"expected {form}, got {pair!r}")
         values[name] = yaml.safe_load(text)
     return values
 
@@ -111,23 +111,69 @@ def attribute(
     run: Annotated[Path, typer.Argument(help="A trained run, such as runs/demo/vpt.")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
     out: Annotated[Path, typer.Option(help="Folder of the maps.")] = Path("maps"),
-    method: Annotated[list[str] | None, typer.Option(help="grad_cam, integrated_gradients or attention_rollout; "
-                                                             "may be given several times; default all.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="A name from `explain methods`; may be given several "
+                                                             "times; default grad_cam, integrated_gradients and "
+                                                             "attention_rollout.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="One option of a method, such as --option "
+                                                             "integrated_gradients.n_steps=50; may be given several "
+                                                             "times.")] = None,
     target: Annotated[str | None, typer.Option(help="Class name to explain; default: the predicted class.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images per pass.")] = 8,
+    memory: Annotated[int | None, typer.Option(help="MiB that a pass may take; default 1024 on a CPU, half of a "
+                                                    "GPU's memory.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for mixed precision on a GPU.")] = "fp32",
     device: Device = None,
 ) -> None:  # fmt: skip
     """Saliency maps of one model for some images: raw maps as safetensors, and a picture of each."""
     from explain.attribute_files import attribute_files
 
     with progress_bars() as progress:
-        result = attribute_files(run, images, out, methods=method, target=target, batch_size=batch_size,
-                                 device=device, progress=progress)  # fmt: skip
+        result = attribute_files(
+            run, images, out, methods=method, options=_method_options(option or []), target=target,
+            batch_size=batch_size, memory_budget="auto" if memory is None else memory * 2**20, precision=precision,
+            device=device, progress=progress,
+        )  # fmt: skip
     console.print(f"{len(result.done)} images explained; maps and pictures in {out}", highlight=False)
     for item in result.rejected:
         line = f"left out: {ascii(str(item.path))[1:-1]}: {item.reason}: {item.detail}"
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
     _leave(result.rejected)
+
+
+def _method_options(pairs: list[str]) -> dict[str, dict[str, object]]:
+    """`method.option=value` -> options per method."""
+    options: dict[str, dict[str, object]] = {}
+    for name, value in _settings(pairs, "--option method.name=value").items():
+        method, dot, option = name.partition(".")
+        if not dot:
+            raise InputError(f"expected --option method.name=value, got {name!r}")
+        options.setdefault(method, {})[option] = value
+    return options
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A method, to see its options and how to read it.")] = None,
+) -> None:
+    """Every attribution method: what it costs, and what its map says."""
+    from inspect import getdoc
+
+    from explain.methods.base import METHODS
+
+    if name is not None:
+        method = METHODS[name]
+        text = f"{name}: {method.label}\n\n{getdoc(method)}\n\nCost: {method.cost}"
+        console.print(text, highlight=False, markup=False)
+        return
+    table = Table(caption="cost beyond the shared forward: F is a forward of one image, G one with the gradient to the "
+                          "input. A random method has a seed.", caption_justify="left")  # fmt: skip
+    for heading in ("name", "label", "map", "cost"):
+        table.add_column(heading, overflow="fold")
+    for name, method in ((name, METHODS[name]) for name in METHODS):
+        traits = ["signed" if method.signed else "unsigned", "per class" if method.class_specific else "class-agnostic"]
+        traits += ["random"] * method.random + ["prompts only"] * method.needs_prompts
+        table.add_row(name, method.label, ", ".join(traits), method.cost)
+    console.print(table)
 
 
 @app.command()

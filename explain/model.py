@@ -240,7 +240,8 @@ class TunedModel(nn.Module):
         Raises:
             CaptureError: the head does not read tokens linearly.
         """
-        weights = torch.zeros(layout.prefix + layout.patches, dtype=self.dtype, device=self.device)
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        weights = torch.zeros(layout.prefix + layout.patches, dtype=dtype, device=self.device)
         pool = self.vit.global_pool
         if pool == "token" and hasattr(self.vit, "head_dist"):
             weights[:2] = 0.5  # a distilled model averages its CLS and distillation heads

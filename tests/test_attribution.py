@@ -1,10 +1,15 @@
 """Attribution: values that can be saved, cut and resized without changing their meaning."""
 
+import base64
+import io
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tiny_vits import tiny_images, tiny_vit
 
@@ -13,6 +18,7 @@ from explain.engine import attribute
 from explain.errors import InputError, IntegrityError
 from explain.methods.base import METHODS
 from explain.model import wrap
+from explain.tuning.base import tune
 
 
 def example(count: int = 3) -> Attribution:
@@ -49,7 +55,8 @@ def test_what_is_saved_is_loaded_equal(tmp_path: Path) -> None:
 def test_what_the_engine_gives_is_saved_whole(method: str, tmp_path: Path) -> None:
     options = {"integrated_gradients": {"n_steps": 2, "baseline": np.zeros((24, 32, 3), np.uint8)}}
     options = {name: given for name, given in options.items() if name == method}
-    found = attribute(wrap(tiny_vit()), tiny_images(), methods=method, options=options)[method]
+    model = tune(tiny_vit(), "prompt", num_tokens=2)
+    found = attribute(model, tiny_images(), methods=method, options=options)[method]
     found.save(tmp_path / "maps.safetensors")
     assert_equal(Attribution.load(tmp_path / "maps.safetensors"), found)
 
@@ -103,3 +110,34 @@ def test_predictions_and_probabilities_follow_from_the_logits() -> None:
     expected = np.exp(whole.logits) / np.exp(whole.logits).sum(1, keepdims=True)
     np.testing.assert_allclose(whole.probabilities, expected, rtol=1e-6)
     np.testing.assert_array_equal(whole.predictions, whole.logits.argmax(1))
+
+
+def test_a_notebook_shows_pictures_and_numbers() -> None:
+    found = attribute(wrap(tiny_vit()), tiny_images(8), methods="attention_rollout")["attention_rollout"]
+    html = found._repr_html_()
+    assert html.count("<img") == 6 and "and 2 more" in html and "cls_share" in html
+    assert "attention_rollout: 8 maps of 3×4" in html
+    picture = Image.open(io.BytesIO(base64.b64decode(html.split("base64,")[1].split('"')[0])))
+    assert picture.size == (4, 3)
+
+
+def test_colours_of_the_small_picture_follow_the_sign() -> None:
+    values = np.array([[[1.0, -1.0], [0.0, 0.5]]], np.float32)
+    one = Attribution("any", values, np.zeros(1, int), np.zeros((1, 2), np.float32), (2, 2))
+    data = one._repr_html_().split("base64,")[1].split('"')[0]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    assert pixels.tolist() == [[[255, 0, 0], [0, 0, 255]], [[255, 255, 255], [255, 127, 127]]]
+
+
+def test_xarray_names_the_axes_or_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    fake = ModuleType("xarray")
+    fake.Dataset = lambda own, attrs: made.append((own, attrs)) or "dataset"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "xarray", fake)
+    assert example().to_xarray() == "dataset"
+    own, attrs = made[0]
+    assert own["values"][0] == ("image", "y", "x") and own["logits"][0] == ("image", "class")
+    assert all(len(axes) == part.ndim for axes, part in own.values()) and attrs["method"] == example().method
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(InputError, match="pip install xarray"):
+        example().to_xarray()

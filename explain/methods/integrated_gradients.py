@@ -37,7 +37,9 @@ class IntegratedGradients(Method):
     """Integrated Gradients in pixels, signed and summed over colour channels.
 
     `extras`, each (B,): `completeness_gap` (relative: |Σ map - (F(x) - F(x'))| / |F(x) - F(x')|),
-    `score_difference` F(x) - F(x'), `nodes` used per image and baseline, `converged` (nested rule only).
+    `score_difference` F(x) - F(x'), `nodes` used per image and baseline; of the nested rule also `converged` and
+    `map_change`, the relative L1 change of the map at the last level. The finer map's own error is smaller than that
+    change: a tenth of it is typical, a half the worst seen on trained ViTs.
 
     With `prompts` the path also leads from zero prompts to the trained ones, and the difference is split over pixels
     and prompts together: `extras` then hold `prompt_attribution` and `prompt_gradient` (gradient · prompt at the
@@ -49,7 +51,7 @@ class IntegratedGradients(Method):
     Args:
         n_steps: that many Gauss-Legendre nodes; None refines nested nodes until converged.
         tol_gap: largest relative completeness gap of a converged image.
-        tol_map: largest relative change (L1) of a converged map between two levels.
+        tol_map: largest `map_change` of a converged map.
         max_nodes: nested nodes at most, 2^k + 1.
         baseline: "black", "mean" (mean colour: zero in model space), "blur" (Gaussian, sigma a twelfth of the side),
             "noise" (uniform, averaged over `noise_draws`), or an image: a PIL image, a uint8 array (H, W, 3), or a
@@ -61,7 +63,7 @@ class IntegratedGradients(Method):
 
     n_steps: int | None = None
     tol_gap: float = 0.02
-    tol_map: float = 0.03
+    tol_map: float = 0.1
     max_nodes: int = 513
     baseline: Any = "black"
     noise_draws: int = 4
@@ -134,20 +136,21 @@ class IntegratedGradients(Method):
         converged = torch.zeros(count, dtype=torch.bool)
         found: dict[str, Tensor] = {}
         for index, level in enumerate(levels):
-            new = np.arange(1, level, 1 if index == 0 else 2)
-            weights = np.stack([clenshaw_curtis(later)[new * (later // level)] for later in levels[index:]])
-            for total, part in zip(sums, path.walk(active, _chebyshev(level)[new], weights), strict=True):
+            fresh = np.arange(1, level, 1 if index == 0 else 2)
+            weights = np.stack([clenshaw_curtis(later)[fresh * (later // level)] for later in levels[index:]])
+            for total, part in zip(sums, path.walk(active, _chebyshev(level)[fresh], weights), strict=True):
                 total[index:, :, active] += part
             finer = path.split([total[index] for total in sums])
-            if index:
+            if not index:
+                found = finer
+            else:
                 change = _relative_change(found["values"], finer["values"])
+                finer["map_change"] = change
                 done = ((finer["completeness_gap"] <= self.tol_gap) & (change <= self.tol_map)).all(0).cpu()
                 nodes[active] = level + 1
-                found = {name: _replace(old, finer[name], active) for name, old in found.items()}
+                found = {name: _replace(found.get(name, new), new, active) for name, new in finer.items()}
                 converged[active] = done[active]
                 active = active[~done[active]]
-            else:
-                found = finer
             if not len(active):
                 break
         repeated = {"nodes": nodes, "converged": converged}
@@ -198,8 +201,8 @@ def _average(parts: list[Maps]) -> Maps:
         return parts[0]
     stacked = {name: torch.stack([part.extras[name] for part in parts]) for name in parts[0].extras}
     values = torch.stack([part.values for part in parts]).mean(0)
-    extras = {name: part.mean(0) for name, part in stacked.items() if name not in ("nodes", "converged")}
-    extras["nodes"] = stacked["nodes"].amax(0)
+    extras = {name: part.amax(0) if name in ("nodes", "map_change") else part.float().mean(0)
+              for name, part in stacked.items()}  # fmt: skip
     if "converged" in stacked:
         extras["converged"] = stacked["converged"].all(0)
     total = values.flatten(1).sum(1)
