@@ -10,10 +10,8 @@ Two ideas carry it:
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
@@ -23,89 +21,14 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from explain.attention import AttentionRecorder, Recording, attention_gradients, is_hooked, is_plain, read_rows
+from explain.attention import AttentionRecorder, Recording, is_hooked, is_plain, read_rows
 from explain.backbone import BackboneCard, InputTransform, transform_of
 from explain.errors import CaptureError, InputError, IntegrityError
 from explain.passes import Passes
+from explain.replica import replicate
 from explain.tokens import TokenLayout
-
-
-@dataclass
-class Trace:
-    """What one recorded forward showed.
-
-    Args:
-        model: the model that ran.
-        passes: how a method runs further passes.
-        images: its input (B, 3, H, W).
-        logits: its output (B, K).
-        attention: per block the softmax probabilities (B, heads, queries, N); the queries are the tokens the block
-            computed, see `TokenLayout.queries`.
-        pool_attention: of an attention-pooling head, (B, heads, queries, tokens), else None.
-        activations: recorded layer outputs by name; they require a gradient and the graph to `logits` starts there.
-    """
-
-    model: "TunedModel"
-    passes: Passes = field(default_factory=Passes)
-    images: Tensor = field(default_factory=lambda: torch.empty(0))
-    logits: Tensor = field(default_factory=lambda: torch.empty(0))
-    attention: list[Tensor] = field(default_factory=list)
-    pool_attention: Tensor | None = None
-    activations: dict[str, Tensor] = field(default_factory=dict)
-    recording: Recording = field(default_factory=Recording, repr=False)
-
-    @property
-    def layout(self) -> TokenLayout:
-        """The layout for the size of these images."""
-        return self.model.layout_for(self.images)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns (h, w) of the maps that are not in pixels."""
-        return self.model.grid_for(self.images)
-
-    def readout(self) -> Tensor:
-        """How much each token of the last block's output counts in the head, (B, prefix + patches), rows sum to 1.
-
-        Raises:
-            CaptureError: the head does not read tokens linearly.
-        """
-        layout, pooled = self.layout, self.pool_attention
-        if pooled is None:
-            return self.model.readout(layout).expand(len(self.images), -1)
-        weights = pooled.mean((1, 2))
-        skipped = layout.prefix + layout.patches - weights.shape[1]  # a pool that leaves the prefix out
-        return torch.cat((weights.new_zeros(len(weights), skipped), weights), dim=1)
-
-    def score(self, targets: Tensor) -> Tensor:
-        """The targets' logits (B,), with the graph of the recorded forward."""
-        return self.logits.gather(1, targets[:, None])[:, 0]
-
-    def gradient(self, layer: str, targets: Tensor) -> Tensor:
-        """Gradient of the targets' logits at a recorded layer, of the shape of `activations[layer]`."""
-        (gradient,) = torch.autograd.grad(self.score(targets).sum(), self.activations[layer], retain_graph=True)
-        return gradient
-
-    def attention_gradients(self, targets: Tensor) -> list[Tensor]:
-        """Per block the gradient of the targets' logits at `attention`; needs a method that asks for it."""
-        return attention_gradients(self.recording, self.score(targets).sum())[: len(self.attention)]
-
-    def features(self, layer: str, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """A recorded layer's output and the gradient of the targets' logits there, each (B, D, h, w).
-
-        Raises:
-            CaptureError: the layer's output is no grid, or the gradient of an image is zero all over it.
-        """
-        features = self.model.feature_map(self.activations[layer].detach(), self.images, layer)
-        gradient = self.model.feature_map(self.gradient(layer, targets), self.images, layer)
-        zero = gradient.flatten(1).abs().amax(1) == 0
-        if zero.any():
-            raise CaptureError(
-                f"the gradient at layer {layer!r} is exactly zero at every patch of image(s) "
-                f"{zero.nonzero().flatten().tolist()}: what is there no longer reaches the logit. "
-                f"Use a layer that feeds an attention, such as {self.model.default_layer()!r}."
-            )
-        return features, gradient
+from explain.trace import Trace as Trace
+from explain.trace import hook, record_forward, record_layer
 
 
 class TunedModel(nn.Module):
@@ -277,7 +200,7 @@ class TunedModel(nn.Module):
 
     def replica(self) -> "TunedModel":
         """A private twin that shares every weight: frozen, in evaluation mode, attention through SDPA, and lean."""
-        twin: TunedModel = _twin(self, {}, frozen=True)
+        twin: TunedModel = replicate(self, frozen=True)
         twin._make_lean()
         for block in twin.prompted_blocks():
             block.keeps_keys = True
@@ -285,7 +208,7 @@ class TunedModel(nn.Module):
 
     def training_view(self) -> "TunedModel":
         """A lean twin with the very parameters of this model: training it trains this model, with fewer products."""
-        twin: TunedModel = _twin(self, {}, frozen=False)
+        twin: TunedModel = replicate(self, frozen=False)
         twin._make_lean()
         return twin
 
@@ -337,7 +260,7 @@ class TunedModel(nn.Module):
 
     def tail(self) -> "TunedModel":
         """A twin of a replica that takes what `embed` gives instead of images."""
-        twin: TunedModel = _twin(self, {}, frozen=True)
+        twin: TunedModel = replicate(self, frozen=True)
         part = twin.vit.patch_embed
         part.forward = MethodType(lambda patch_embed, embedded: embedded, part)
         return twin
@@ -380,8 +303,8 @@ class TunedModel(nn.Module):
             if self.layers_past_attention(layers):
                 stack.enter_context(self._all_rows())
             for name in layers:
-                stack.enter_context(_leaf_at(self.network, name, trace))
-            stack.enter_context(_hook(self, _forward_recorder(trace)))
+                stack.enter_context(record_layer(self.network, name, trace))
+            stack.enter_context(hook(self, record_forward(trace)))
             if attention:
                 stack.enter_context(AttentionRecorder(trace.recording))
             yield trace
@@ -538,80 +461,3 @@ def wrap(network: nn.Module, class_names: Sequence[str] | None = None) -> TunedM
         raise InputError("this vision transformer already carries prompts; use the TunedModel it belongs to")
     layout = TokenLayout(tuple(network.patch_embed.grid_size), network.num_prefix_tokens)
     return TunedModel(network, layout, transform_of(network), class_names=class_names)
-
-
-def _twin(module: Any, memo: dict[int, Any], *, frozen: bool) -> Any:
-    """A module of the same class whose dictionaries are its own and whose tensors are the original's.
-
-    Frozen, it is in evaluation mode and its parameters need no gradient; else it has the very parameters.
-    """
-    if id(module) in memo:
-        return memo[id(module)]
-    twin = module.__class__.__new__(module.__class__)
-    memo[id(module)] = twin
-    for name, value in vars(module).copy().items():
-        if isinstance(value, MethodType) and value.__self__ is module:  # a replaced forward must run the twin
-            value = MethodType(value.__func__, twin)
-        elif name == "forward":
-            raise CaptureError(
-                f"the forward of a {type(module).__name__} was replaced by a plain function, which would run the live "
-                "model; replace it by a method (types.MethodType) or a subclass"
-            )
-        twin.__dict__[name] = value.copy() if isinstance(value, dict) else value
-    for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else _twin(child, memo, frozen=frozen)
-    twin._compiled_call_impl = None  # it would run the original
-    if not frozen:
-        return twin
-    for name, value in module._parameters.items():
-        if value is not None:
-            shared = value.detach().clone() if value.is_inference() else value.detach()
-            twin._parameters[name] = nn.Parameter(shared, requires_grad=False)
-    twin.training = False
-    if "fused_attn" in twin.__dict__:
-        twin.fused_attn = True  # so that the recorder sees it; the twin is private
-    if "grad_checkpointing" in twin.__dict__:
-        twin.grad_checkpointing = False  # recomputing would record everything twice
-    if "inplace" in twin.__dict__:
-        twin.inplace = False  # a recorded output must not be overwritten by the layer after it
-    return twin
-
-
-@contextmanager
-def _hook(module: nn.Module, function: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
-    """A forward hook that answers to the thread that set it and is gone afterwards."""
-    owner = threading.get_ident()
-
-    def only_here(module: nn.Module, inputs: Any, output: Any) -> Any:
-        return function(module, inputs, output) if threading.get_ident() == owner else None
-
-    handle = module.register_forward_hook(only_here)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _forward_recorder(trace: Trace) -> Callable[[nn.Module, Any, Any], None]:
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        trace.images, trace.logits = inputs[0], output
-
-    return record
-
-
-@contextmanager
-def _leaf_at(vit: nn.Module, name: str, trace: Trace) -> Iterator[None]:
-    """Record a layer's output and start the autograd graph there: the backward is then a stub of the last blocks."""
-    try:
-        module = vit.get_submodule(name)
-    except AttributeError:
-        known = [found for found, _ in vit.named_modules() if found.count(".") <= 2 and found]
-        raise CaptureError(f"the model has no layer {name!r}; layers: {', '.join(known[-12:])}, …") from None
-
-    def record(module: nn.Module, inputs: Any, output: Any) -> Any:
-        leaf = output if output.requires_grad else output.detach().requires_grad_(True)
-        trace.activations[name] = leaf
-        return leaf
-
-    with _hook(module, record):
-        yield

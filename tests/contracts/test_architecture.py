@@ -24,7 +24,8 @@ FLOORS: list[set[str]] = [
     {"explain.backbone"},
     {"explain.img_focus"},
     {"explain.attribution"},
-    {"explain.attention", "explain.passes"},
+    {"explain.trace"},
+    {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
     {"explain.wheel"},
     {
