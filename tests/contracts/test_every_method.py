@@ -19,8 +19,14 @@ from explain.errors import CaptureError
 from explain.methods.base import METHODS
 from explain.model import TunedModel, wrap
 
-QUICK: dict[str, dict[str, Any]] = {"integrated_gradients": {"max_nodes": 5}}
-"""Options that make a slow method quick; the contract holds for any."""
+QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"max_nodes": 5},
+    "fem": {"k": 0.5},  # at 2 a threshold decides, and bfloat16 may fall on the other side of it
+}
+"""Options that make a method quick or smooth; the contract holds for any."""
+
+SEES_PIXELS = {"score_cam"}
+"""Methods whose masks are smooth in pixels: changing the order of patches is not the same to them."""
 
 
 
@@ -170,7 +176,7 @@ def test_the_target_matters_exactly_when_the_method_says_so(name: str) -> None:
     assert np.array_equal(cat, dog) != METHODS[name].class_specific
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SEES_PIXELS and not METHODS[name].random])
 def test_a_map_moves_with_the_picture(name: str) -> None:
     """Without position embeddings a ViT has no left or right, so flipping the patch order flips the map."""
     model = tuned(*variants_for(name)[0], "cls", pos_embed="none")
@@ -223,7 +229,8 @@ def test_a_convolutional_network_is_explained_or_refused_in_one_line(name: str, 
 def convolutional(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = timm.create_model(name, num_classes=2).eval()
+        narrow = {"channels": (8, 12, 16, 24)} if name == "resnet18" else {"dims": (8, 12, 16, 24)}
+        network = timm.create_model(name, num_classes=2, **narrow).eval()
     randomised = [value for key, value in network.named_parameters() if key.endswith("gamma")]
     for value in randomised:  # layer scales start so small that nothing would show
         nn.init.ones_(value)
