@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(DEVICE),--device $(DEVICE))
 WORKERS ?= 2
 
-.PHONY: demo view test test-slow test-gpu lint types clean
+.PHONY: demo view test test-slow test-gpu bench lint types clean
 
 demo: .venv/ready  ## the main job on real images; QUICK=1 is shorter
 	$(BIN)/explain demo $(DEMO)
@@ -20,6 +20,9 @@ test-slow: .venv/ready
 
 test-gpu: .venv/ready  ## on a machine with a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+bench: .venv/ready  ## beside captum, pytorch-grad-cam and a plain rollout; over an hour on two cores
+	$(BIN)/python benchmarks/attribution.py --into docs/benchmarks.md
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -298,7 +298,7 @@ def test_shapley_takes_half_the_curvature_along_the_patches(case: str) -> None:
 
 
 def test_shapley_says_so_where_attention_has_no_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cam, "AttentionRecorder", lambda recording, explicit: nullcontext())  # as on an accelerator: fused
+    monkeypatch.setattr(cam, "AttentionRecorder", lambda recording, explicit: nullcontext())  # fused
     with pytest.raises(CaptureError, match="needs second derivatives"):
         raw("shapley_cam", wrap(tiny_vit()))
 

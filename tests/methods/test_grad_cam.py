@@ -2,7 +2,10 @@
 
 import math
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -13,8 +16,9 @@ from torch.nn.functional import interpolate
 
 from explain.engine import attribute
 from explain.errors import CaptureError
+from explain.methods.base import METHODS, Maps, Method
 from explain.methods.grad_cam import grad_cam
-from explain.model import TunedModel, wrap
+from explain.model import Trace, TunedModel, wrap
 from explain.tuning.base import tune
 
 NORM = "blocks.2.norm1"
@@ -150,3 +154,16 @@ def test_29_prompts_beside_196_patches_do_not_become_a_15_by_15_grid() -> None:
 
 def test_negative_values_stay() -> None:
     assert (raw(wrap(tiny_vit())) < 0).any()
+
+
+def test_the_method_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/attribution.md shows a whole method; it is run as it stands there."""
+    text = (Path(__file__).parents[2] / "docs/attribution.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    METHODS["grad_cam"]  # fill the registry first
+    monkeypatch.setattr(METHODS, "_classes", METHODS._classes.copy())
+    exec(code, {"METHODS": METHODS, "Method": Method, "Maps": Maps, "dataclass": dataclass, "ClassVar": ClassVar,
+                "Literal": Literal, "TunedModel": TunedModel, "Trace": Trace, "Tensor": Tensor,
+                "Sequence": Sequence, "__name__": __name__})  # fmt: skip
+    found = attribute(tune(tiny_vit(), "prompt", num_tokens=3), tiny_images(), methods="gradient_norm")
+    assert found["gradient_norm"].values.shape == (3, *GRID) and (found["gradient_norm"].values > 0).all()
