@@ -174,7 +174,7 @@ class TunedModel(nn.Module):
             read = weights if self.vit.pool_include_prefix else weights[layout.prefix :]
             read.fill_(1 / len(read))
         else:
-            raise CaptureError(f"attention rollout needs a head that reads the CLS token, the mean of the patches or "
+            raise CaptureError(f"this method needs a head that reads the CLS token, the mean of the patches or "
                                f"an attention pool; this model pools by {pool!r}")  # fmt: skip
         return weights
 
