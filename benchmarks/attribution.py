@@ -453,7 +453,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the results as JSON here")
+    parser.add_argument("--out", type=Path, help="keep the results as JSON here; what is there is not measured again")
     parser.add_argument("--into", type=Path, help="a Markdown file: the tables replace what stands between its marks")
     parser.add_argument("--tables-of", type=Path, help="do not measure: print the tables of an earlier --out")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
@@ -474,14 +474,24 @@ def main() -> None:
         publish(json.loads(arguments.tables_of.read_text(encoding="utf-8")), arguments.into)
         return
     results: dict[str, Any] = {"machine": machine(), "cases": []}
-    results["peak memory"] = peak_memory()
-    results["training step"] = training_step(arguments)
-    say(json.dumps(results))
+    if arguments.out and arguments.out.exists():
+        results = json.loads(arguments.out.read_text(encoding="utf-8"))
+        say(f"going on from {arguments.out}")
+
+    def keep() -> None:
+        if arguments.out:
+            arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+    if "peak memory" not in results:
+        results["peak memory"] = peak_memory()
+        results["training step"] = training_step(arguments)
+        say(json.dumps(results))
+        keep()
     for batch in arguments.batches:
         for name in arguments.cases:
-            results["cases"].append(measure(name, CASES[name], batch, arguments))
-            if arguments.out:
-                arguments.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            if not any((case["model"], case["batch"]) == (name, batch) for case in results["cases"]):
+                results["cases"].append(measure(name, CASES[name], batch, arguments))
+                keep()
     publish(results, arguments.into)
 
 
