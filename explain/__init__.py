@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from explain.engine import attribute_targets as attribute_targets
     from explain.errors import ExplainError as ExplainError
     from explain.model import TunedModel as TunedModel
-    from explain.model import wrap as wrap
     from explain.report.pdf import write_report as write_report
     from explain.training.pair import MatchedPair as MatchedPair
     from explain.training.pair import load_pair as load_pair
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from explain.training.run import load_model as load_model
     from explain.training.train import train_pair as train_pair
     from explain.tuning.base import tune as tune
+    from explain.wrapping import wrap as wrap
 
 _HOMES = {
     "Attribution": "explain.attribution",
@@ -42,7 +42,7 @@ _HOMES = {
     "load_pair": "explain.training.pair",
     "train_pair": "explain.training.train",
     "tune": "explain.tuning.base",
-    "wrap": "explain.model",
+    "wrap": "explain.wrapping",
     "write_report": "explain.report.pdf",
 }
 

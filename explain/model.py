@@ -9,7 +9,6 @@ Two ideas carry it:
 - A deep prompt's output is thrown away before the next block, so the layout, not the caller, says what is a prompt.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MethodType
@@ -22,7 +21,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from explain.attention import AttentionRecorder, Recording, is_hooked, is_plain, read_rows
-from explain.backbone import BackboneCard, InputTransform, transform_of
+from explain.backbone import BackboneCard, InputTransform
 from explain.errors import CaptureError, InputError, IntegrityError
 from explain.passes import Passes
 from explain.replica import replicate
@@ -130,7 +129,7 @@ class TunedModel(nn.Module):
             first: index of the first of them among the caller's images, for the message.
         """
         size = self.transform.size
-        _check_pixels(images, size, first)
+        check_pixels(images, size, first)
         if not self.vit.dynamic_img_size and tuple(images.shape[-2:]) != size:
             raise InputError(
                 f"expected images of {size[0]}x{size[1]} pixels, got {images.shape[-2]}x{images.shape[-1]}"
@@ -339,81 +338,7 @@ class TunedModel(nn.Module):
         trace.pool_attention = found[-1] if pools else None
 
 
-class ConvolutionalModel(TunedModel):
-    """A timm convolutional network, to compare a vision transformer with: the same interface without tokens.
-
-    Args:
-        cnn: the timm model.
-        transform: from pictures to its input.
-        class_names: one name per logit; None numbers them.
-    """
-
-    def __init__(self, cnn: Any, transform: InputTransform, *, class_names: Sequence[str] | None = None) -> None:
-        nn.Module.__init__(self)
-        self.cnn = cnn
-        self._describe(cnn.num_classes or cnn.num_features, transform, class_names, ("none", {}), None)
-
-    @property
-    def network(self) -> nn.Module:
-        """The timm model."""
-        network: nn.Module = self.cnn
-        return network
-
-    num_blocks = 0
-    embeds = False
-
-    @property
-    def _last_stage(self) -> dict[str, Any]:
-        """Name (`module`), channels (`num_chs`) and stride (`reduction`) of the last feature map."""
-        stage: dict[str, Any] = self.cnn.feature_info[-1]
-        return stage
-
-    def layout_for(self, images: Tensor) -> TokenLayout:
-        """A convolutional network has no tokens: raises CaptureError."""
-        raise CaptureError(f"a {type(self.cnn).__name__} is convolutional and has no tokens; "
-                           "use a method that needs none, such as grad_cam or integrated_gradients")  # fmt: skip
-
-    def grid_for(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns (h, w) of the last feature map for images of this size."""
-        stride = int(self._last_stage["reduction"])
-        return math.ceil(images.shape[-2] / stride), math.ceil(images.shape[-1] / stride)
-
-    def feature_map(self, values: Tensor, images: Tensor, layer: str) -> Tensor:
-        """A feature map (B, D, h, w) as it is.
-
-        Raises:
-            CaptureError: not a feature map.
-        """
-        if values.ndim != 4:
-            raise CaptureError(f"expected a layer whose output is (B, channels, h, w); "
-                               f"{layer!r} gives {tuple(values.shape)}")  # fmt: skip
-        return values
-
-    def check_images(self, images: Tensor, first: int = 0) -> None:
-        """Raise InputError unless images are finite, floating, (B, 3, H, W) and no smaller than the last stride."""
-        _check_pixels(images, self.transform.size, first)
-        stride = int(self._last_stage["reduction"])
-        if min(images.shape[-2:]) < stride:
-            raise InputError(f"expected images of at least {stride}x{stride} pixels, got "
-                             f"{images.shape[-2]}x{images.shape[-1]}")  # fmt: skip
-
-    def default_layer(self) -> str:
-        """The last feature map before pooling."""
-        return str(self._last_stage["module"])
-
-    def readout(self, layout: TokenLayout) -> Tensor:
-        """See `layout_for`."""
-        raise CaptureError("a convolutional network has no tokens to read")
-
-    def layers_past_attention(self, layers: Sequence[str]) -> bool:
-        """There is no attention."""
-        return False
-
-    def _make_lean(self) -> None:
-        pass  # a pooled feature map is read whole
-
-
-def _check_pixels(images: Tensor, size: tuple[int, int], first: int) -> None:
+def check_pixels(images: Tensor, size: tuple[int, int], first: int) -> None:
     """Raise InputError unless images are finite, floating and (B, 3, H, W)."""
     if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] != 3:
         raise InputError(f"expected images (B, 3, {size[0]}, {size[1]}), got shape {tuple(images.shape)}")
@@ -426,38 +351,5 @@ def _check_pixels(images: Tensor, size: tuple[int, int], first: int) -> None:
         raise InputError(f"images {rows} hold NaN or infinite values")
 
 
-def _is_convolutional(network: Any) -> bool:
-    """A timm model of feature maps (B, D, h, w) without attention; windowed transformers also have `feature_info`."""
-    stages = getattr(network, "feature_info", None)
-    if not (isinstance(network, nn.Module) and stages and hasattr(network, "forward_head")):
-        return False
-    parts = dict(network.named_modules())
-    names = {part for name in parts for part in name.split(".")}
-    tokens = any(isinstance(part, PatchEmbed) for part in parts.values())
-    return not tokens and not names & {"attn", "attention", "token_mixer"}
-
-
 ROWS_READ: dict[type[VisionTransformer], int] = {VisionTransformer: 1, VisionTransformerDistilled: 2}
 """How many of the first tokens a head that pools by token reads; other classes may read what they like."""
-
-
-def wrap(network: nn.Module, class_names: Sequence[str] | None = None) -> TunedModel:
-    """A timm model as it stands, ready for attribution. It is shared, not copied.
-
-    Args:
-        network: any timm VisionTransformer (DeiT, DINOv2, registers, average-pooling heads included), or a timm
-            convolutional network (ResNet, ConvNeXt, …) as a baseline: methods that need attention refuse it.
-        class_names: one name per output.
-
-    Raises:
-        InputError: neither, a ViT that already carries prompts, or the wrong number of names.
-    """
-    if _is_convolutional(network):
-        return ConvolutionalModel(network, transform_of(network), class_names=class_names)
-    if not isinstance(network, VisionTransformer):
-        raise InputError(f"expected a timm VisionTransformer or convolutional network, got {type(network).__name__}; "
-                         "build one with timm.create_model or explain.backbone.load_backbone")  # fmt: skip
-    if any(hasattr(block, "prompts") for block in network.blocks):
-        raise InputError("this vision transformer already carries prompts; use the TunedModel it belongs to")
-    layout = TokenLayout(tuple(network.patch_embed.grid_size), network.num_prefix_tokens)
-    return TunedModel(network, layout, transform_of(network), class_names=class_names)

@@ -8,9 +8,10 @@ from tiny_vits import HEADS, tiny_images, tiny_vit
 from torch import Tensor, nn
 
 from explain.attention import is_plain, run_block
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
 from explain.tuning.prompt import PromptedBlock
+from explain.wrapping import wrap
 
 VARIED = [{}, {"qk_norm": True, "init_values": 0.5}, {"qkv_bias": False}, {"scale_attn_norm": True}]
 

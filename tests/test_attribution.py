@@ -17,8 +17,8 @@ from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import InputError, IntegrityError
 from explain.methods.base import METHODS
-from explain.model import wrap
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 
 def example(count: int = 3) -> Attribution:

@@ -18,8 +18,9 @@ from explain.data.base import Dataset
 from explain.engine import attribute, attribute_targets
 from explain.errors import ExplainError, InputError, NonFiniteError, UnknownNameError
 from explain.methods.base import METHODS, Maps, Method
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 QUICK = {"integrated_gradients": {"max_nodes": 5}}
 

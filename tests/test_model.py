@@ -12,8 +12,9 @@ from torch import nn
 
 from explain.engine import attribute
 from explain.errors import CaptureError, InputError
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 PROMPTED = pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
 

@@ -9,8 +9,8 @@ from tiny_vits import tiny_images, tiny_vit
 from explain.engine import attribute
 from explain.errors import Cancelled, InputError
 from explain.methods.base import METHODS
-from explain.model import wrap
 from explain.passes import FIRST_CHUNK, LARGEST_CHUNK, TRANSIENT, Passes
+from explain.wrapping import wrap
 
 CPU = torch.device("cpu")
 

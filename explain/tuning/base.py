@@ -15,9 +15,10 @@ from torch import Generator, nn
 
 from explain.backbone import load_backbone
 from explain.errors import InputError, IntegrityError
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.registry import Registry
 from explain.tokens import TokenLayout
+from explain.wrapping import wrap
 
 HEAD_STD = 0.01
 

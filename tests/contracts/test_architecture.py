@@ -20,6 +20,8 @@ FLOORS: list[set[str]] = [
     {"explain.batch"},
     {"explain.archive"},
     {"explain.methods", "explain.tuning", "explain.data"},
+    {"explain.wrapping"},
+    {"explain.convolutional"},
     {"explain.model", "explain.baselines"},
     {"explain.backbone"},
     {"explain.img_focus"},

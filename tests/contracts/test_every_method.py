@@ -17,7 +17,8 @@ from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import CaptureError
 from explain.methods.base import METHODS
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
+from explain.wrapping import wrap
 
 QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"max_nodes": 5},

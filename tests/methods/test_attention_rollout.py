@@ -12,9 +12,10 @@ from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import CaptureError, InputError, TokenLayoutError
 from explain.methods.attention_rollout import AttentionRollout, rollout
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tokens import TokenLayout
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 PATCHES = GRID[0] * GRID[1]
 

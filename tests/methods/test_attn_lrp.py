@@ -16,8 +16,9 @@ from explain.attribution import Attribution
 from explain.engine import attribute, attribute_targets
 from explain.errors import CaptureError, InputError
 from explain.methods.attn_lrp import AttnLRP, apply_rules
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 TARGETS = [0, 4, 2]
 CASES = [None, False, True]

@@ -21,8 +21,9 @@ from explain.engine import attribute, attribute_targets
 from explain.errors import CaptureError, InputError
 from explain.methods import cam
 from explain.methods.base import METHODS
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 NORM = "blocks.2.norm1"
 

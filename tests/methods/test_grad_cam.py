@@ -18,8 +18,9 @@ from explain.engine import attribute
 from explain.errors import CaptureError
 from explain.methods.base import METHODS, Maps, Method
 from explain.methods.grad_cam import grad_cam
-from explain.model import Trace, TunedModel, wrap
+from explain.model import Trace, TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 NORM = "blocks.2.norm1"
 

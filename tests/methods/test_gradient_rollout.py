@@ -10,9 +10,10 @@ from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import TokenLayoutError
 from explain.methods.gradient_rollout import gradient_rollout
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tokens import TokenLayout
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 PATCHES = GRID[0] * GRID[1]
 

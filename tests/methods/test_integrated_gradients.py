@@ -15,10 +15,11 @@ from explain.attribution import Attribution
 from explain.engine import attribute, attribute_targets
 from explain.errors import CaptureError, InputError
 from explain.methods.integrated_gradients import IntegratedGradients
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.path import completeness_gap
 from explain.quadrature import clenshaw_curtis
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 BLACK = -torch.tensor([0.485 / 0.229, 0.456 / 0.224, 0.406 / 0.225], dtype=torch.float64).view(1, 3, 1, 1)
 

@@ -13,8 +13,9 @@ from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import InputError
 from explain.methods.legrad import LeGrad
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 PATCHES = GRID[0] * GRID[1]
 TARGETS = [0, 4, 2]

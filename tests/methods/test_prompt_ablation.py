@@ -9,8 +9,9 @@ from torch import Tensor
 from explain.attribution import Attribution
 from explain.engine import attribute
 from explain.errors import CaptureError
-from explain.model import TunedModel, wrap
+from explain.model import TunedModel
 from explain.tuning.base import tune
+from explain.wrapping import wrap
 
 
 def ablated(model: TunedModel, **options: object) -> Attribution:
