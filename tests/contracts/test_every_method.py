@@ -23,11 +23,16 @@ from explain.wrapping import wrap
 QUICK: dict[str, dict[str, Any]] = {
     "integrated_gradients": {"max_nodes": 5},
     "fem": {"k": 0.5},  # at 2 a threshold decides, and bfloat16 may fall on the other side of it
+    "smooth_grad": {"samples": 3},
+    "smooth_grad_squared": {"samples": 3},
+    "gradient_shap": {"samples": 3},
+    "kernel_shap": {"samples": 20},
+    "rise": {"masks": 20},
 }
 """Options that make a method quick or smooth; the contract holds for any."""
 
-SEES_PIXELS = {"score_cam"}
-"""Methods whose masks are smooth in pixels: changing the order of patches is not the same to them."""
+SEES_PIXELS = {"occlusion", "score_cam"}
+"""Methods whose windows or masks reach over patches: another order of patches is another picture to them."""
 
 
 
