@@ -77,8 +77,10 @@ def attribute(
         NonFiniteError: logits or maps are NaN or infinite; the images are named.
         Cancelled: `cancelled` said so.
     """
-    return _attribute(model, images, methods, [targets], options, batch_size, memory_budget, precision, progress,
-                      cancelled)[0]  # fmt: skip
+    return attribute_targets(
+        model, images, [targets], methods=methods, options=options, batch_size=batch_size, memory_budget=memory_budget,
+        precision=precision, progress=progress, cancelled=cancelled,
+    )[0]  # fmt: skip
 
 
 def attribute_targets(
@@ -106,36 +108,8 @@ def attribute_targets(
     Returns:
         One result of `attribute` per entry of `targets`.
     """
-    if isinstance(targets, str) or not len(targets):
-        raise InputError(f"expected a list of targets, one entry per result, got {targets!r}")
-    return _attribute(model, images, methods, list(targets), options, batch_size, memory_budget, precision, progress,
-                      cancelled)  # fmt: skip
-
-
-def _attribute(
-    model: TunedModel,
-    images: Any,
-    methods: str | Sequence[str],
-    targets: list[Any],
-    options: Mapping[str, Mapping[str, Any]] | None,
-    batch_size: int,
-    memory_budget: int | str,
-    precision: str,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
-) -> list[dict[str, Attribution]]:
-    if not isinstance(model, TunedModel):
-        raise InputError(f"expected a TunedModel, got {type(model).__name__}; use explain.wrap on a timm model")
-    plugins = _create_methods(methods, options or {})
-    if isinstance(images, str | Path | Image.Image):
-        raise InputError("expected a batch of images, got a single one; put it into a list")
-    count = len(images)
-    if count == 0:
-        raise InputError("expected at least one image, got none")
-    if batch_size < 1:
-        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-    if precision not in PRECISIONS:
-        raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
+    _check_arguments(model, images, targets, batch_size, precision)
+    plugins, count = _create_methods(methods, options or {}), len(images)
     chosen = [_targets(one, images, count, len(model.class_names)) for one in targets]
     passes = Passes(memory_budget, cancelled)
     started = time.perf_counter()
@@ -158,6 +132,21 @@ def _attribute(
          for name, method in plugins.items()}
         for target in range(len(targets))
     ]  # fmt: skip
+
+
+def _check_arguments(model: Any, images: Any, targets: Any, batch_size: int, precision: str) -> None:
+    if not isinstance(model, TunedModel):
+        raise InputError(f"expected a TunedModel, got {type(model).__name__}; use explain.wrap on a timm model")
+    if isinstance(targets, str) or not len(targets):
+        raise InputError(f"expected a list of targets, one entry per result, got {targets!r}")
+    if isinstance(images, str | Path | Image.Image):
+        raise InputError("expected a batch of images, got a single one; put it into a list")
+    if len(images) == 0:
+        raise InputError("expected at least one image, got none")
+    if batch_size < 1:
+        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
+    if precision not in PRECISIONS:
+        raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
 
 
 def _create_methods(names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:

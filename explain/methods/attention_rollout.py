@@ -81,6 +81,7 @@ class AttentionRollout(Method):
     class_specific: ClassVar[bool] = False
     picture: ClassVar[Literal["positive", "signed"]] = "positive"
     attention: ClassVar[bool] = True
+    convolutional: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.head_fusion not in FUSIONS:

@@ -42,6 +42,7 @@ class PromptAblation(Method):
     source: ClassVar[str] = "Zeiler and Fergus 2014, arXiv 1311.2901"
     cost: ClassVar[str] = "(1 + L) F; with per_prompt (1 + L + L · P) F"
     needs_prompts: ClassVar[bool] = True
+    convolutional: ClassVar[bool] = False
 
     def layers(self, model: TunedModel) -> Sequence[str]:
         """The one layer its map looks at."""

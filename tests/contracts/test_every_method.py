@@ -31,8 +31,8 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 """Options that make a method quick or smooth; the contract holds for any."""
 
-SEES_PIXELS = {"occlusion", "score_cam"}
-"""Methods whose windows or masks reach over patches: another order of patches is another picture to them."""
+SEES_PIXELS = {"score_cam"}
+"""Methods whose masks reach over patches: another order of patches is another picture to them."""
 
 
 
@@ -203,6 +203,7 @@ def test_a_method_says_what_a_reader_must_know(name: str) -> None:
     assert method.name == name and method.label and method.source and method.picture in {"positive", "signed"}
     assert all(isinstance(flag, bool) for flag in (method.signed, method.class_specific, method.random))
     assert ("F" in method.cost or "G" in method.cost) and (method.signed or method.picture == "positive")
+    assert not (method.convolutional and (method.attention or method.attention_gradients or method.needs_prompts))
     assert method.random == any(field.name == "seed" for field in fields(method)) or name == "integrated_gradients"
 
 
@@ -219,7 +220,7 @@ def test_29_prompts_beside_196_patches_are_no_15_by_15_grid(name: str) -> None:
 def test_a_convolutional_network_is_explained_or_refused_in_one_line(name: str, cnn: str) -> None:
     model, images = wrap(convolutional(cnn)), tiny_images(2, (64, 96)).float()
     method = METHODS[name]
-    if method.attention or method.attention_gradients or method.needs_prompts or not method.convolutional:
+    if not method.convolutional:
         with pytest.raises(CaptureError, match="attention|prompts|convolutional"):
             explain_one(name, model, images)
         return
