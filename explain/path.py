@@ -20,6 +20,9 @@ from explain.trace import Trace
 EMBEDDING = "patch_embed"
 """The layer behind which the path is walked."""
 
+REMEMBERED = 32
+"""Classes whose gradient at a baseline is kept for the batches to come; each is as large as one image's embedding."""
+
 SMALLEST_CHANGE = 1e-4
 """Logits; what is relative is relative to at least this, as rounding alone moves a score by about 1e-6."""
 
@@ -104,11 +107,12 @@ class GradientPath:
         device = self.baseline.device
         like = self.starts[0]
         rows = rows.to(device)
-        sums = [part.new_zeros(len(weights), len(self.targets), len(rows), *part.shape[1:])
+        kind = torch.promote_types(like.dtype, torch.float32)  # many small terms: never summed in half precision
+        sums = [part.new_zeros(len(weights), len(self.targets), len(rows), *part.shape[1:], dtype=kind)
                 for part in self.differences]  # fmt: skip
         image = torch.arange(len(rows), device=device).repeat_interleave(len(points))
         point = torch.as_tensor(points, dtype=like.dtype, device=device).repeat(len(rows))
-        weight = torch.as_tensor(weights, dtype=like.dtype, device=device).repeat(1, len(rows))
+        weight = torch.as_tensor(weights, dtype=kind, device=device).repeat(1, len(rows))
 
         def work(chunk: slice) -> None:
             with self.passes.measuring("gradient", len(point[chunk])):
@@ -171,6 +175,8 @@ class GradientPath:
                 found = self._gradients(rows, self.starts[0].new_zeros(1))
                 self.memory["gradient", target] = [by_target[line][0] for by_target in found]
         parts = [[self.memory["gradient", target] for target in line] for line in self.targets.tolist()]
+        for key in list(self.memory)[1:-REMEMBERED]:  # the first holds the logits
+            del self.memory[key]
         return [torch.stack([torch.stack([entry[index] for entry in line]) for line in parts])
                 for index in range(len(self.starts))]  # fmt: skip
 
@@ -205,7 +211,7 @@ class GradientPath:
         pixels = torch.zeros_like(self.trace.images).requires_grad_(True)
         with torch.enable_grad():
             embedded = self.trace.model.embed(pixels)
-        (found,) = torch.autograd.grad(embedded, pixels, gradient)
+        (found,) = torch.autograd.grad(embedded, pixels, gradient.to(embedded.dtype))
         return found
 
 

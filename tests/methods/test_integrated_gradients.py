@@ -16,7 +16,8 @@ from explain.engine import attribute, attribute_targets
 from explain.errors import CaptureError, InputError
 from explain.methods.integrated_gradients import IntegratedGradients
 from explain.model import TunedModel
-from explain.path import completeness_gap
+from explain.passes import Passes
+from explain.path import REMEMBERED, completeness_gap
 from explain.quadrature import clenshaw_curtis
 from explain.tuning.base import tune
 from explain.wrapping import wrap
@@ -361,3 +362,17 @@ def test_the_rule_is_exact_for_polynomials_up_to_its_number_of_intervals() -> No
         for power in range(intervals + 1):
             assert weights @ points**power == pytest.approx(1 / (power + 1), abs=1e-14)
         assert (weights > 0).all()
+
+
+def test_what_is_kept_of_a_baseline_does_not_grow_with_the_classes() -> None:
+    model = wrap(gentle_vit(num_classes=60))
+    passes, found = Passes(), {}
+    for start in range(0, 60, 20):
+        targets = torch.arange(start, start + 20)
+        with torch.no_grad(), model.replica().capture(attention=False, passes=passes) as trace:
+            trace.model(tiny_images(20))
+        found[start] = IntegratedGradients(max_nodes=9)(trace, targets).values
+        (memory,) = passes.memory.values()
+        assert len(memory) <= 1 + REMEMBERED
+    alone = integrate(model, tiny_images(20)[:1], [40], max_nodes=9)
+    np.testing.assert_allclose(found[40][0].numpy(), alone.values[0], rtol=1e-4, atol=1e-8)
