@@ -272,6 +272,7 @@ def measure(name: str, prompts: int | None, batch: int, arguments: argparse.Name
         "ours": lambda: ours(model, images, targets, "integrated_gradients", n_steps=steps),
         "ours, three": lambda: ours(model, images, targets, THREE, n_steps=steps),
         "ours, nested": lambda: ours(model, images, targets, THREE),
+        "ours, 17 nodes": lambda: ours(model, images, targets, THREE, max_nodes=17, tol_gap=0.0, tol_map=0.0),
     }
     heavy.run(heavy_jobs, turns if batch == 1 else arguments.heavy_turns)
     light_peers = sum(statistics.median(light.seconds[job]) for job in peers)
@@ -281,6 +282,7 @@ def measure(name: str, prompts: int | None, batch: int, arguments: argparse.Name
         "b: ours / bare n(F+Bx)": heavy.ratio(["ours"], ["bare path"]),
         "c: peers / ours": ratios(everything, heavy.seconds["ours, three"]),
         "d: peers / ours by default": ratios(everything, heavy.seconds["ours, nested"]),
+        "d: peers / ours with 17 nodes": ratios(everything, heavy.seconds["ours, 17 nodes"]),
         "seconds": {job: round(statistics.median(values), 3) for turns_of in (light, heavy)
                     for job, values in turns_of.seconds.items()},
     }  # fmt: skip
@@ -392,6 +394,7 @@ ROWS = {
     "b: ours / bare n(F+Bx)": "(b) ours ÷ bare n·(F+Bx)",
     "c: peers / ours": "(c) peers ÷ ours, equal n",
     "d: peers / ours by default": "(d) peers ÷ ours, n = 50 against the default tolerance",
+    "d: peers / ours with 17 nodes": "(d) peers ÷ ours, n = 50 against 17 nested nodes",
     "d: error by default": "error of ours at the default tolerance",
     "d: nodes by default": "nodes used, per image",
     "d: nested nodes that match captum at n = 50": "nested nodes for captum's own error at n = 50",
