@@ -11,9 +11,10 @@ A sequence reads `[prefix | prompts | patches]`: the prefix is timm's (CLS, dist
 This file is the only one that slices tokens: nobody else writes `[:, 1:]`, takes a square root of N or knows a 14.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor, cat
+from torch import Tensor, cat, einsum, stack
 
 from explain.errors import TokenLayoutError
 
@@ -93,6 +94,37 @@ class TokenLayout:
         if values.shape[1] != self.patches:
             values = self.patch_tokens(values)
         return values.reshape(values.shape[0], *self.grid, *values.shape[2:])
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values (B, prefix + patches) of the tokens a block puts out, with 0 for the prompts: (B, total)."""
+        gap = values.new_zeros(len(values), self.prompts, 1)
+        return self.insert_prompts(values[..., None], gap)[..., 0]
+
+    def roll_back(
+        self, readout: Tensor, blocks: Sequence[Tensor], *, mixed: float = 1.0, kept: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Roll what the head reads back to the input: r <- mixed · r M + kept · r, from the last block to the first.
+
+        Fresh prompts are constants that enter at a block, so the row is cut there.
+
+        Args:
+            readout: (B, prefix + patches).
+            blocks: per block the matrix M (B, queries, total); see `queries`.
+            mixed: weight of what the block brings in.
+            kept: weight of what stays.
+
+        Returns:
+            The row at the input (B, total), and what was cut per block (B, L, P), where L is 0 without fresh prompts.
+        """
+        self.check_sequence(blocks[0].shape[-1])
+        row, cut = self.spread(readout), []
+        for block in reversed(blocks):
+            row = mixed * einsum("bi,bij->bj", self.queries(row, block.shape[1]), block) + kept * row
+            if self.fresh_prompts:
+                cut.append(row[:, self.prompt_slice])
+                row = row.clone()
+                row[:, self.prompt_slice] = 0
+        return row, stack(cut[::-1], dim=1) if cut else row.new_zeros(len(row), 0, self.prompts)
 
     def queries(self, values: Tensor, count: int) -> Tensor:
         """Those of (B, total) that belong to the `count` queries a block computed.

@@ -65,6 +65,11 @@ class Trace:
         skipped = layout.prefix + layout.patches - weights.shape[1]  # a pool that leaves the prefix out
         return torch.cat((weights.new_zeros(len(weights), skipped), weights), dim=1)
 
+    def prefix_sums(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Of values (B, N) per token the sums over the CLS token and over the rest of the prefix, each (B,)."""
+        cls_tokens = int(self.model.vit.has_class_token)  # a prefix may hold registers alone
+        return row[:, :cls_tokens].sum(1), row[:, cls_tokens : self.layout.prefix].sum(1)
+
     def score(self, targets: Tensor) -> Tensor:
         """The targets' logits (B,), with the graph of the recorded forward."""
         return self.logits.gather(1, targets[:, None])[:, 0]

@@ -38,18 +38,7 @@ def rollout(
         Shares of the input tokens (B, prefix + prompts + patches), and of fresh prompts per block (B, L, P), where L
         is 0 without any.
     """
-    layout.check_sequence(attention[0].shape[-1])
-    row = layout.insert_prompts(readout[..., None], readout.new_zeros(len(readout), layout.prompts, 1))[..., 0]
-    shares = []
-    for probabilities in reversed(attention):
-        mixed = torch.einsum("bi,bij->bj", layout.queries(row, probabilities.shape[1]), probabilities)
-        row = (1 - residual) * mixed + residual * row
-        if layout.fresh_prompts:
-            shares.append(row[:, layout.prompt_slice])
-            row = row.clone()
-            row[:, layout.prompt_slice] = 0
-    fresh = torch.stack(shares[::-1], dim=1) if shares else row.new_zeros(len(row), 0, layout.prompts)
-    return row, fresh
+    return layout.roll_back(readout, attention, mixed=1 - residual, kept=residual)
 
 
 @METHODS.register("attention_rollout")
@@ -105,11 +94,9 @@ class AttentionRollout(Method):
             return Maps(maps)  # entries no longer are shares
         uniform = [torch.full_like(block[:1], 1 / layout.total) for block in fused]
         null = _prompt_shares(layout, *rollout(uniform, layout, read[:1], self.residual))
-        cls_tokens = int(trace.model.vit.has_class_token)  # a prefix may hold registers alone
         extras = _prompt_shares(layout, row, fresh)
         extras |= {f"{name}_null": share.expand_as(extras[name]) for name, share in null.items()}
-        extras["cls_share"] = row[:, :cls_tokens].sum(1)
-        extras["register_share"] = row[:, cls_tokens : layout.prefix].sum(1)
+        extras["cls_share"], extras["register_share"] = trace.prefix_sums(row)
         return Maps(maps, extras)
 
     def _fuse(self, probabilities: Tensor) -> Tensor:

@@ -282,12 +282,8 @@ def _parts(trace: Trace, gradient: Tensor, prompts: Sequence[Tensor], scores: Te
     embedded = trace.activations[EMBEDDING].flatten(1, -2)  # a model for any image size keeps the grid
     patches = _share(embedded, layout.patch_tokens(gradient))
     row = _share(trace.activations[TOKENS], gradient)
-    cls_tokens = int(trace.model.vit.has_class_token)  # a prefix may hold registers alone
-    parts = {
-        "position_relevance": (layout.patch_tokens(row) - patches).sum(1),
-        "cls_relevance": row[:, :cls_tokens].sum(1),
-        "register_relevance": row[:, cls_tokens : layout.prefix].sum(1),
-    }
+    parts = {"position_relevance": (layout.patch_tokens(row) - patches).sum(1)}
+    parts["cls_relevance"], parts["register_relevance"] = trace.prefix_sums(row)
     if prompts:
         each = torch.stack(list(prompts), dim=1)
         parts["prompt_relevance"] = each.sum((1, 2))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from explain.methods.base import METHODS, Maps, Method
@@ -33,18 +32,8 @@ def gradient_rollout(
     Returns:
         Relevance of the input tokens (B, N), and of fresh prompts per block (B, L, P), where L is 0 without any.
     """
-    layout.check_sequence(attention[0].shape[-1])
-    row = layout.insert_prompts(readout[..., None], readout.new_zeros(len(readout), layout.prompts, 1))[..., 0]
-    cut = []
-    for probabilities, gradient in zip(reversed(attention), reversed(gradients), strict=True):
-        gained = (gradient * probabilities).clamp_min(0).mean(1)
-        row = row + torch.einsum("bi,bij->bj", layout.queries(row, gained.shape[1]), gained)
-        if layout.fresh_prompts:
-            cut.append(row[:, layout.prompt_slice])
-            row = row.clone()
-            row[:, layout.prompt_slice] = 0
-    fresh = torch.stack(cut[::-1], dim=1) if cut else row.new_zeros(len(row), 0, layout.prompts)
-    return row, fresh
+    pairs = zip(attention, gradients, strict=True)
+    return layout.roll_back(readout, [(gradient * block).clamp_min(0).mean(1) for block, gradient in pairs])
 
 
 @METHODS.register("gradient_rollout")

@@ -60,15 +60,10 @@ class RawAttention(Method):
                              f"got {self.layer}")  # fmt: skip
         layout, probabilities = trace.layout, self._fuse(trace.attention[self.layer])
         layout.check_sequence(probabilities.shape[-1])
-        read = trace.readout()
-        read = layout.insert_prompts(read[..., None], read.new_zeros(len(read), layout.prompts, 1))[..., 0]
+        read = layout.spread(trace.readout())
         row = torch.einsum("bi,bij->bj", layout.queries(read, probabilities.shape[1]), probabilities)
-        cls_tokens = int(trace.model.vit.has_class_token)  # a prefix may hold registers alone
-        extras = {
-            "prompt_share": row[:, layout.prompt_slice].sum(1),
-            "cls_share": row[:, :cls_tokens].sum(1),
-            "register_share": row[:, cls_tokens : layout.prefix].sum(1),
-        }
+        extras = {"prompt_share": row[:, layout.prompt_slice].sum(1)}
+        extras["cls_share"], extras["register_share"] = trace.prefix_sums(row)
         return Maps(layout.to_grid(row[:, layout.patch_slice]), extras, {"block": self.layer % blocks})
 
     def _fuse(self, probabilities: Tensor) -> Tensor:
