@@ -53,12 +53,12 @@ class GradientPath:
 
     def __post_init__(self) -> None:
         model, images = self.trace.model, self.trace.images
-        self.model = model.tail() if model.embeds else model
+        # prompts are about to be replaced, so the model has to be the path's own; a tail always is
+        self.model = model.tail() if model.embeds else model.replica() if self.prompts else model
         with torch.no_grad():
             start, end = (model.embed(part) if model.embeds else part for part in (self.baseline, images))
         self.starts, self.differences = [start], [end - start]
         if self.prompts:
-            self.model = model.tail() if model.embeds else model.replica()  # its prompts are about to be replaced
             for value in model.prompts():
                 self.starts.append(torch.zeros_like(value)[None])
                 self.differences.append(value.expand(len(images), -1, -1))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from explain.errors import InputError
 from explain.model import Trace, TunedModel
 from explain.registry import Registry
 
@@ -68,6 +69,13 @@ class Method:
     def each(self, trace: Trace, targets: Sequence[Tensor]) -> list[Maps]:
         """Maps for several target classes (B,) each; a method that can share passes between targets does it here."""
         return [self(trace, one) for one in targets]
+
+
+def check_whole(least: int, **values: Any) -> None:
+    """Raise InputError unless every option is a whole number of at least `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"expected {name} to be a whole number of at least {least}, got {value!r}")
 
 
 METHODS: Registry[Method] = Registry("method", "explain.methods")

@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from explain.attention import AttentionRecorder, Recording
 from explain.errors import CaptureError, InputError
-from explain.methods.base import METHODS, Maps, Method
+from explain.methods.base import METHODS, Maps, Method, check_whole
 from explain.model import ROWS_READ, Trace, TunedModel
 
 SMALLEST_SCORE = 1e-4
@@ -187,9 +187,7 @@ class FinerCAM(_Cam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        count = self.comparisons
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"expected comparisons to be a whole number of at least 1, got {count!r}")
+        check_whole(1, comparisons=self.comparisons)
         if not 0 <= self.alpha < math.inf:
             raise InputError(f"expected alpha to be finite and at least 0, got {self.alpha!r}")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from explain.baselines import baseline_images, check_baseline
 from explain.errors import InputError
-from explain.methods.base import METHODS, Maps, Method
+from explain.methods.base import METHODS, Maps, Method, check_whole
 from explain.model import Trace
 from explain.passes import LARGEST_CHUNK
 
@@ -133,8 +133,8 @@ class _Noisy(_Gradient):
     random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_counts(samples=self.samples)
-        _check_seed(self.seed)
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
         if not (isinstance(self.noise, int | float) and 0 <= self.noise < math.inf):
             raise InputError(f"expected noise of at least 0, as a share of the image's range, got {self.noise!r}")
 
@@ -298,7 +298,7 @@ class Occlusion(_Perturbation):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = {"window": self.window, "stride": self.stride}
-        _check_counts(**{name: value for name, value in given.items() if value is not None})
+        check_whole(1, **{name: value for name, value in given.items() if value is not None})
         if self.window is not None:
             self._check_stride(self.window)
 
@@ -355,8 +355,8 @@ class KernelShap(_Perturbation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(segments=self.segments, samples=self.samples)
-        _check_seed(self.seed)
+        check_whole(1, segments=self.segments, samples=self.samples)
+        check_whole(0, seed=self.seed)
 
     def _values(self, trace: Trace, start: Tensor, score: Callable[[Tensor], Tensor], targets: int) -> Tensor:
         images, count, device = trace.images, len(trace.images), trace.images.device
@@ -476,14 +476,3 @@ def _shapley(coalitions: Tensor, weights: Tensor, scores: Tensor) -> Tensor:
     root = weights.sqrt()[:, None]
     fitted: Tensor = torch.linalg.pinv(root * free, rtol=1e-9) @ (root * gained)
     return even + fitted
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"expected {name} to be a whole number of at least 1, got {value!r}")
-
-
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"expected seed to be a whole number of at least 0, got {seed!r}")

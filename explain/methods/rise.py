@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 
 from explain.baselines import baseline_images, check_baseline
 from explain.errors import InputError
-from explain.methods.base import METHODS, Maps, Method
+from explain.methods.base import METHODS, Maps, Method, check_whole
 from explain.model import Trace
 
 
@@ -53,10 +53,8 @@ class Rise(Method):
 
     def __post_init__(self) -> None:
         check_baseline(self.baseline)
-        for name in ("masks", "cells", "seed"):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"expected {name} to be a whole number of at least {least}, got {value!r}")
+        check_whole(1, masks=self.masks, cells=self.cells)
+        check_whole(0, seed=self.seed)
         if not (isinstance(self.keep, float) and 0 < self.keep < 1):
             raise InputError(f"expected keep to be a probability between 0 and 1, got {self.keep!r}")
 
