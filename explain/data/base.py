@@ -5,8 +5,8 @@ samples, and keeps apart the images that cannot be used: those are listed with a
 silence.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -47,6 +47,10 @@ class Rejected:
     detail: str
 
 
+PARTS = ("train", "val", "test")
+"""What a data set's images can be set aside for."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Labelled images.
@@ -59,6 +63,11 @@ class Dataset:
         rejected: files left out, each with its reason.
         source: where the data comes from, in words.
         licence: its licence, or "not stated".
+        parts: ids of the images that the data set itself sets aside as "train", "val" and "test"; empty when it
+            leaves the split to its reader, else "train" is there and no id lies in two parts.
+
+    Raises:
+        DatasetError: the parts are not like that.
     """
 
     name: str
@@ -68,6 +77,25 @@ class Dataset:
     rejected: tuple[Rejected, ...] = ()
     source: str = ""
     licence: str = "not stated"
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.parts:
+            self._check_parts()
+
+    def _check_parts(self) -> None:
+        if "train" not in self.parts or not set(self.parts) <= set(PARTS):
+            raise DatasetError(f"expected the parts train, val and test, at least train; data set {self.name!r} "
+                               f"has {', '.join(sorted(self.parts))}")  # fmt: skip
+        part_of: dict[str, str] = {}
+        for part, ids in self.parts.items():
+            for name in ids:
+                if name not in self.by_id:
+                    raise DatasetError(f"{name!r} of part {part!r} is no usable image of data set {self.name!r}")
+                if name in part_of:
+                    raise DatasetError(f"{name!r} lies in part {part_of[name]!r} and again in part {part!r} of data "
+                                       f"set {self.name!r}; expected every image in one part, once")  # fmt: skip
+                part_of[name] = part
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -79,12 +107,12 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every sample's id, content hash and label, and the class names."""
+        """SHA-256 over every sample's id, content hash and label, and the class names; parts do not change it."""
         rows = sorted([sample.id, sample.sha256, sample.label] for sample in self.samples)
         return sha256_json({"classes": list(self.class_names), "samples": rows})
 
     def select(self, ids: Iterable[str]) -> "Dataset":
-        """The data set of only these ids, in the order given.
+        """The data set of only these ids, in the order given and no longer in parts.
 
         Raises:
             UnknownNameError: an id that the data set does not hold.
@@ -96,7 +124,7 @@ class Dataset:
                 f"{len(missing)} of {len(wanted)} image ids are not in data set {self.name!r}, "
                 f"first {missing[0]!r}; was the data changed or moved since the split was made?"
             )
-        return replace(self, samples=tuple(self.by_id[name] for name in wanted), rejected=())
+        return replace(self, samples=tuple(self.by_id[name] for name in wanted), rejected=(), parts={})
 
     def counts(self) -> dict[str, int]:
         """Usable images per class name."""
@@ -125,11 +153,12 @@ class Dataset:
             "rejected": [
                 {"path": printable(r.path), "reason": r.reason, "detail": r.detail} for r in self.rejected
             ],
+            "parts": {part: list(ids) for part, ids in self.parts.items()},
         }  # fmt: skip
 
     @classmethod
     def from_manifest(cls, manifest: dict[str, Any]) -> "Dataset":
-        """The data set a manifest describes, without touching the images."""
+        """The data set a manifest describes, without touching the images; one without parts may not name them."""
         samples = tuple(
             Sample(row["id"], _path(row["path"]), row["label"], row["sha256"],
                    None if row["mask"] is None else _path(row["mask"]), tuple(row["flags"]))
@@ -138,8 +167,9 @@ class Dataset:
         rejected = tuple(
             Rejected(_path(row["path"]), row["reason"], row["detail"]) for row in manifest["rejected"]
         )
+        parts = {part: tuple(ids) for part, ids in manifest.get("parts", {}).items()}
         return cls(manifest["name"], _path(manifest["root"]), tuple(manifest["class_names"]), samples,
-                   rejected, manifest["source"], manifest["licence"])  # fmt: skip
+                   rejected, manifest["source"], manifest["licence"], parts)  # fmt: skip
 
 
 def _path(text: str) -> Path:
@@ -151,7 +181,10 @@ Progress = Callable[[int, int], None]
 
 
 class DatasetFormat(Protocol):
-    """One way data sets lie on disk (or come by name)."""
+    """One way data sets lie on disk (or come by name).
+
+    A format may set `fallback: ClassVar[bool] = True`: it is asked last, about what no other format knows.
+    """
 
     name: ClassVar[str]
     label: ClassVar[str]
@@ -166,18 +199,23 @@ class DatasetFormat(Protocol):
 FORMATS: Registry[DatasetFormat] = Registry("data format", "explain.data")
 
 
+def is_fallback(name: str) -> bool:
+    """True for a format that is asked only when no other format knows a location."""
+    return bool(getattr(FORMATS[name], "fallback", False))
+
+
 def load_data(location: str | Path, progress: Progress | None = None) -> Dataset:
     """Read a data set from a folder, a table or by name.
 
     Args:
-        location: an image folder (one sub-folder per class), a CSV table, or the name of a known data set.
+        location: a folder or file in one of the formats of docs/data.md, or the name of a known data set.
         progress: called with (done, total) while images are checked.
 
     Raises:
         DatasetError: no format knows the location, or no usable image is left.
     """
     # A format that is called like the location comes first: "textile" is the data set, "./textile" a folder.
-    for name in sorted(FORMATS, key=lambda name: name != str(location)):
+    for name in sorted(FORMATS, key=lambda name: (name != str(location), is_fallback(name))):
         plugin = FORMATS.create(name)
         if plugin.matches(str(location)):
             dataset = plugin.read(str(location), progress)

@@ -18,9 +18,10 @@ class ImageFolder:
 
     name: ClassVar[str]
     label: ClassVar[str] = "image folder (one sub-folder per class)"
+    fallback: ClassVar[bool] = True
 
     def matches(self, location: str) -> bool:
-        """True for any folder."""
+        """True for any folder: the formats that look into a folder are asked before this one."""
         return Path(location).is_dir()
 
     def read(self, location: str, progress: Progress | None = None) -> Dataset:

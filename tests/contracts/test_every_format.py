@@ -7,12 +7,12 @@ one bad file (None when the format cannot have one).
 
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from explain.data.base import FORMATS, Dataset, load_data
+from explain.data.base import FORMATS, Dataset, is_fallback, load_data
 from explain.data.decode import decode
 from explain.data.split import Split, stratified_split
 from explain.errors import UnknownNameError
@@ -45,7 +45,10 @@ def test_format_says_what_it_is_and_only_it_knows_its_example(example):
     name, made = example
     assert FORMATS.create(name).label
     assert FORMATS.create(name).name == name
-    assert [other for other in FORMATS if FORMATS.create(other).matches(made.location)] == [name]
+    knowing = [other for other in FORMATS if FORMATS.create(other).matches(made.location)]
+    assert name in knowing
+    assert [other for other in knowing if not is_fallback(other)] == [name] * (not is_fallback(name))
+    assert [other for other in FORMATS if is_fallback(other)] == ["image_folder"]
 
 
 def test_no_format_knows_a_location_that_does_not_exist(tmp_path):
@@ -85,7 +88,19 @@ def test_manifest_survives_a_json_file(example, tmp_path):
     write_json(tmp_path / "manifest.json", dataset.manifest())
     again = Dataset.from_manifest(read_json(tmp_path / "manifest.json"))
     assert again == dataset
+    assert again.parts == dataset.parts
     assert again.fingerprint == dataset.manifest()["fingerprint"]
+
+
+def test_parts_hold_usable_images_once_and_are_dropped_by_a_selection(example):
+    _, made = example
+    dataset = load_data(made.location)
+    placed = [name for ids in dataset.parts.values() for name in ids]
+    assert len(set(placed)) == len(placed)
+    assert set(placed) <= set(dataset.by_id)
+    chosen = dataset.select([dataset.samples[0].id])
+    assert chosen.parts == {}
+    assert replace(dataset, parts={}).fingerprint == dataset.fingerprint
 
 
 def test_progress_reaches_the_number_of_files(example):
