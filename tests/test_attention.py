@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from explain.attention import is_plain, run_block
 from explain.model import TunedModel
+from explain.prompted_block import PromptedBlock
 from explain.tuning.base import tune
-from explain.tuning.prompt import PromptedBlock
 from explain.wrapping import wrap
 
 VARIED = [{}, {"qk_norm": True, "init_values": 0.5}, {"qkv_bias": False}, {"scale_attn_norm": True}]
