@@ -40,7 +40,10 @@ class TunedModel(nn.Module):
         class_names: one name per logit; None numbers them.
         tuning: name and options of the tuning it went through.
         card: provenance of the backbone, when it is known.
+        stores_all: the frozen parameters are not the backbone's published ones, so a run stores them too.
     """
+
+    stores_all = False
 
     def __init__(
         self,
@@ -51,10 +54,12 @@ class TunedModel(nn.Module):
         class_names: Sequence[str] | None = None,
         tuning: tuple[str, Mapping[str, Any]] = ("none", {}),
         card: BackboneCard | None = None,
+        stores_all: bool = False,
     ) -> None:
         super().__init__()
         self.vit = vit
         self.layout = layout
+        self.stores_all = stores_all
         self._describe(vit.num_classes or vit.num_features, transform, class_names, tuning, card)
 
     def _describe(
@@ -178,16 +183,16 @@ class TunedModel(nn.Module):
         return weights
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The parameters that train, by name: what a run stores."""
-        return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+        """What a run stores, by name: the parameters that train, or all of them when the model `stores_all`."""
+        return {name: value.detach() for name, value in self._stored()}
 
     def load_trained(self, tensors: Mapping[str, Tensor]) -> None:
         """Put stored parameters back.
 
         Raises:
-            IntegrityError: names or shapes are not exactly those that train.
+            IntegrityError: names or shapes are not exactly those of `trained_state`.
         """
-        own = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        own = dict(self._stored())
         wrong = sorted(own.keys() ^ tensors.keys())
         wrong = wrong or [name for name, value in own.items() if value.shape != tensors[name].shape]
         if wrong:
@@ -196,6 +201,9 @@ class TunedModel(nn.Module):
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(tensors[name])
+
+    def _stored(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, value) for name, value in self.named_parameters() if value.requires_grad or self.stores_all)
 
     def replica(self) -> "TunedModel":
         """A private twin that shares every weight: frozen, in evaluation mode, attention through SDPA, and lean."""
@@ -229,7 +237,7 @@ class TunedModel(nn.Module):
         return [block for block in getattr(self.network, "blocks", ()) if getattr(block, "prompts", None) is not None]
 
     def prompts(self) -> list[Tensor]:
-        """Prompts (P, D) of each block that inserts some: L for VPT-Deep, one for VPT-Shallow, none without prompts."""
+        """Prompts (P, D) of each block that inserts some: all prompted blocks of VPT-Deep, the first of VPT-Shallow."""
         return [block.prompts.detach() for block in self.prompted_blocks()]
 
     def give_prompts(self, prompts: Sequence[Tensor | None]) -> None:
@@ -243,7 +251,8 @@ class TunedModel(nn.Module):
             block.given = given
         if not self.layout.fresh_prompts and prompts:  # the last block drops as many as the first put in
             count = self.layout.prompts if prompts[0] is None else prompts[0].shape[-2]
-            self.vit.blocks[-1].layout = self.layout.with_prompts(count, fresh=False)
+            last = -1 if self.layout.prompted is None else self.layout.prompted[-1]
+            self.vit.blocks[last].layout = self.layout.with_prompts(count, fresh=False)
 
     @property
     def embeds(self) -> bool:
@@ -263,6 +272,30 @@ class TunedModel(nn.Module):
         part = twin.vit.patch_embed
         part.forward = MethodType(lambda patch_embed, embedded: embedded, part)
         return twin
+
+    def split(self, at: int | None) -> tuple["TunedModel", "TunedModel"]:
+        """Two twins with the very parameters of this model: the second, fed with what the first gives, is this model.
+
+        Args:
+            at: index of the block the second begins with, L for the final norm; None: with the head alone, on the
+                features it reads.
+        """
+        first, second = replicate(self, frozen=False), replicate(self, frozen=False)
+        last = self.num_blocks if at is None else at
+        pooled = at is None and not hasattr(self.vit, "head_dist")  # a distilled model pools in its heads
+        _skip(first.vit, "head", "head_dist", *([] if at is None else ["norm"]), *([] if pooled else ["fc_norm"]))
+        _skip(second.vit, "patch_embed", "pos_drop", "patch_drop", "norm_pre", *(["norm"] if at is None else []),
+              *(["fc_norm"] if pooled else []))  # fmt: skip
+        for index in range(self.num_blocks):
+            _skip((second if index < last else first).vit.blocks, str(index))
+        for name in ("cls_token", "reg_token", "dist_token", "pos_embed"):
+            second.vit.register_parameter(name, None)
+        second.vit._pos_embed = MethodType(_pass, second.vit)
+        first.vit.forward_head = MethodType(_features if pooled else _pass, first.vit)
+        if pooled:
+            second.vit.pool = MethodType(_pass, second.vit)
+        (second if pooled else first).vit.attn_pool = None
+        return first, second
 
     def layers_past_attention(self, layers: Sequence[str]) -> bool:
         """True when one of the layers lies behind the keys and values of the last attention."""
@@ -336,6 +369,22 @@ class TunedModel(nn.Module):
             )
         trace.attention = found[: self.num_blocks]
         trace.pool_attention = found[-1] if pools else None
+
+
+def _skip(module: nn.Module, *names: str) -> None:
+    """Let parts of a private twin pass on what they get."""
+    for name in names:
+        if hasattr(module, name):
+            setattr(module, name, nn.Identity())
+
+
+def _pass(vit: VisionTransformer, values: Tensor) -> Tensor:
+    return values
+
+
+def _features(vit: VisionTransformer, tokens: Tensor) -> Tensor:
+    features: Tensor = vit.fc_norm(vit.pool(tokens))
+    return features
 
 
 def check_pixels(images: Tensor, size: tuple[int, int], first: int) -> None:

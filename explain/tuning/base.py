@@ -1,17 +1,18 @@
 """Tuning: how a pretrained vision transformer is adapted, as one file per way.
 
 A tuning is a frozen dataclass of its options. `apply` freezes what must not train, swaps modules in place and returns
-the token layout that results. `tune` puts a new head on a copy of the backbone and applies one.
+the token layout that results. `tune` puts a new head on a copy of the backbone and applies one. A new tuning is a class
+with `label`, `source` and `apply` on the base `Tuning`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from explain.backbone import load_backbone
 from explain.errors import InputError, IntegrityError
@@ -23,12 +24,19 @@ from explain.wrapping import wrap
 HEAD_STD = 0.01
 
 
-class Tuning(Protocol):
-    """One way of tuning; its dataclass fields are its options."""
+class Tuning:
+    """One way of tuning; its dataclass fields are its options.
+
+    Class attributes say what others must know, so that nobody asks a tuning for its name:
+
+    `label` title; `source` paper; `continues` it goes on from the trained weights of another run (`start` of `tune`)
+    and may freeze them, so a run stores every parameter, not only those that train.
+    """
 
     name: ClassVar[str]
     label: ClassVar[str]
     source: ClassVar[str]
+    continues: ClassVar[bool] = False
 
     def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
         """Freeze and swap modules of `vit` in place.
@@ -41,6 +49,16 @@ class Tuning(Protocol):
         Returns:
             The layout after the tuning.
         """
+        raise NotImplementedError
+
+    def rate_scale(self, name: str, blocks: int) -> float:
+        """What the learning rate of a parameter is multiplied by.
+
+        Args:
+            name: the parameter's name inside the timm model, such as "blocks.0.attn.qkv.weight".
+            blocks: transformer blocks L of the model.
+        """
+        return 1.0
 
 
 TUNINGS: Registry[Tuning] = Registry("tuning", "explain.tuning")
@@ -54,6 +72,7 @@ def tune(
     image_size: int | None = None,
     seed: int = 0,
     expect_sha256: str | None = None,
+    start: Mapping[str, Tensor] | None = None,
     **options: Any,
 ) -> TunedModel:
     """A tuned model, not yet trained.
@@ -65,12 +84,15 @@ def tune(
         image_size: side of the input in pixels, with a spec only.
         seed: of the head's and the prompts' first values; equal seeds give equal heads whatever the tuning.
         expect_sha256: the backbone's hash that stored weights were trained on.
+        start: `trained_state()` of a fully tuned model of this backbone and these classes: the values that backbone
+            and head begin with. None begins with the backbone's own and a new head.
         **options: the tuning's options, such as num_tokens=10.
 
     Raises:
         UnknownNameError: no such tuning.
-        InputError: an option the tuning does not have, or not a timm ViT.
-        IntegrityError: the backbone is not the expected one.
+        InputError: an option the tuning does not have, not a timm ViT, or a start for a tuning that freezes the
+            backbone and stores only what it trains.
+        IntegrityError: the backbone is not the expected one, or `start` holds other names or shapes.
     """
     plugin = TUNINGS.create(tuning, **options)
     card = None
@@ -94,11 +116,18 @@ def tune(
             raise InputError("expected at least one class name, got none")
         _new_head(vit, len(class_names), seed)
     base = wrap(vit)
+    if start is not None:
+        base.load_trained(start)
     # a stream of its own, so that the head's values do not depend on how many prompts a tuning draws
     layout = plugin.apply(vit, base.layout, Generator().manual_seed(seed + 1))
+    if start is not None and not plugin.continues and not all(value.requires_grad for value in vit.parameters()):
+        raise InputError(f"tuning {tuning!r} freezes the backbone and stores only what it trains, so a run that starts "
+                         "from other weights could not be read back; use one that trains or stores all weights, "
+                         "such as 'full' or 'ft_then_pt'")  # fmt: skip
     recorded = {field.name: getattr(plugin, field.name) for field in fields(plugin)}  # type: ignore[arg-type]
     return TunedModel(
-        vit, layout, base.transform, class_names=class_names, tuning=(tuning, recorded), card=card
+        vit, layout, base.transform, class_names=class_names, tuning=(tuning, recorded), card=card,
+        stores_all=plugin.continues,
     ).train(vit.training)  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Generator
 
 from explain.tokens import TokenLayout
-from explain.tuning.base import TUNINGS
+from explain.tuning.base import TUNINGS, Tuning
 
 
 @TUNINGS.register("full")
 @dataclass(frozen=True)
-class FullFineTuning:
+class FullFineTuning(Tuning):
     """Every weight of the backbone and the head trains."""
 
     label: ClassVar[str] = "FT"

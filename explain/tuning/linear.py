@@ -7,12 +7,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Generator
 
 from explain.tokens import TokenLayout
-from explain.tuning.base import TUNINGS, train_only_head
+from explain.tuning.base import TUNINGS, Tuning, train_only_head
 
 
 @TUNINGS.register("linear")
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(Tuning):
     """Only the classification head trains."""
 
     label: ClassVar[str] = "linear probe"
