@@ -1,6 +1,7 @@
 """PromptedBlock: a transformer block that takes in prompts or gives them up, and what wraps blocks in it."""
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -32,23 +33,44 @@ def insert_prompts(
         layout: its tokens before.
         generator: source of the prompts' first values.
         num_tokens: prompts P, at least 1.
-        deep: True gives every block prompts of its own; with False they enter once and travel.
-        blocks: which blocks see prompts: "all".
+        deep: True gives each of the blocks prompts of its own; with False they enter at the first of the blocks and
+            travel to the last.
+        blocks: which blocks see prompts; see `parse_blocks`.
         dropout: share of prompt values dropped in training.
 
     Returns:
         The layout with prompts.
+
+    Raises:
+        InputError: the model has no such blocks.
     """
-    if blocks != "all":
-        raise InputError(f'expected blocks="all", got {blocks!r}')
-    last = len(vit.blocks) - 1
-    layout = layout.with_prompts(num_tokens, fresh=deep)
-    for index, block in enumerate(vit.blocks):
-        enters, leaves = deep or index == 0, deep or index == last
+    depth = len(vit.blocks)
+    where = parse_blocks(blocks) or range(depth)
+    if where.stop > depth:
+        raise InputError(f'expected "all" or a range of blocks within 0-{depth - 1}, the blocks of this model, '
+                         f"got {blocks!r}")  # fmt: skip
+    layout = layout.with_prompts(num_tokens, fresh=deep, blocks=None if len(where) == depth else where)
+    for index in where:
+        enters, leaves = layout.enters(index), deep or index == where[-1]
         if enters or leaves:
             prompts = _first_values(vit, num_tokens, generator) if enters else None
-            vit.blocks[index] = PromptedBlock(block, layout, prompts, dropout, leaves=leaves)
+            vit.blocks[index] = PromptedBlock(vit.blocks[index], layout, prompts, dropout, leaves=leaves)
     return layout
+
+
+def parse_blocks(blocks: str) -> range | None:
+    """The blocks that an inclusive range names, counted from 0 as timm does: "6-11", "3-3"; None for "all".
+
+    Raises:
+        InputError: neither of the two.
+    """
+    if blocks == "all":
+        return None
+    found = re.fullmatch("([0-9]+)-([0-9]+)", blocks)
+    if found is None or int(found[1]) > int(found[2]):
+        raise InputError(f'expected blocks to be "all" or a range from first to last such as "6-11" or "3-3", '
+                         f"got {blocks!r}")  # fmt: skip
+    return range(int(found[1]), int(found[2]) + 1)
 
 
 def _first_values(vit: VisionTransformer, count: int, generator: Generator) -> Tensor:
@@ -69,7 +91,7 @@ class PromptedBlock(nn.Module):
         layout: tokens inside the block, prompts included.
         prompts: first values (P, D), or None for a block that only drops them.
         dropout: prompt dropout in training.
-        leaves: True when prompts end here (every deep block, the last shallow one).
+        leaves: True when prompts end here (every deep block, the last of the shallow ones).
 
     Attributes:
         rows: outputs that are read of the last block, set on a lean replica; None for all.

@@ -27,14 +27,16 @@ class TokenLayout:
         grid: patch rows and columns (h, w).
         prefix: tokens before the prompts (CLS, distillation, registers), as timm counts them.
         prompts: prompt tokens P that a tuning inserts after the prefix; 0 without prompt tuning.
-        fresh_prompts: True when every block gets its own prompts and throws away what they became
-            (VPT-Deep); False when prompts enter once and travel through all blocks (VPT-Shallow).
+        fresh_prompts: True when every prompted block gets its own prompts and throws away what they became
+            (VPT-Deep); False when prompts enter at the first prompted block and travel to the last (VPT-Shallow).
+        prompted: the blocks that see prompts, without gaps; None for all. See `at`.
     """
 
     grid: tuple[int, int]
     prefix: int = 1
     prompts: int = 0
     fresh_prompts: bool = False
+    prompted: range | None = None
 
     def __post_init__(self) -> None:
         if min(self.grid) < 1 or self.prefix < 0 or self.prompts < 0:
@@ -47,7 +49,7 @@ class TokenLayout:
 
     @property
     def total(self) -> int:
-        """Tokens inside a block: prefix, prompts and patches."""
+        """Tokens inside a prompted block: prefix, prompts and patches."""
         return self.prefix + self.prompts + self.patches
 
     @property
@@ -60,21 +62,31 @@ class TokenLayout:
         """Where the patches sit inside a block."""
         return slice(self.prefix + self.prompts, self.total)
 
-    def with_prompts(self, prompts: int, *, fresh: bool) -> "TokenLayout":
-        """This layout after a tuning inserted `prompts` tokens."""
-        return replace(self, prompts=prompts, fresh_prompts=fresh)
+    def with_prompts(self, prompts: int, *, fresh: bool, blocks: range | None = None) -> "TokenLayout":
+        """This layout after a tuning inserted `prompts` tokens in a range of blocks, or in all."""
+        return replace(self, prompts=prompts, fresh_prompts=fresh, prompted=blocks)
 
     def with_grid(self, grid: tuple[int, int]) -> "TokenLayout":
         """This layout for another input size."""
         return replace(self, grid=grid)
 
+    def at(self, block: int) -> "TokenLayout":
+        """The tokens inside one block, counted from 0: this layout, or without prompts where there are none."""
+        return self if self.prompted is None or block in self.prompted else replace(self, prompts=0)
+
+    def enters(self, block: int) -> bool:
+        """True when prompts come in before this block: those of its own, or those that travel from here."""
+        if not self.at(block).prompts:
+            return False
+        return self.fresh_prompts or block == (0 if self.prompted is None else self.prompted.start)
+
     def insert_prompts(self, tokens: Tensor, prompts: Tensor) -> Tensor:
-        """Put prompts (B, P, D) behind the prefix of tokens (B, prefix + patches, D)."""
+        """Put prompts (B, P, ...) behind the prefix of tokens (B, prefix + patches, ...)."""
         self._check(tokens.shape[1], self.total - self.prompts)
         return cat((tokens[:, : self.prefix], prompts, tokens[:, self.prefix :]), dim=1)
 
     def drop_prompts(self, tokens: Tensor) -> Tensor:
-        """Take the prompts out again: (B, total, D) -> (B, prefix + patches, D)."""
+        """Take the prompts out again: (B, total, ...) -> (B, prefix + patches, ...)."""
         self._check(tokens.shape[1], self.total)
         return cat((tokens[:, : self.prefix], tokens[:, self.patch_slice]), dim=1)
 
@@ -97,33 +109,36 @@ class TokenLayout:
 
     def spread(self, values: Tensor) -> Tensor:
         """Values (B, prefix + patches) of the tokens a block puts out, with 0 for the prompts: (B, total)."""
-        gap = values.new_zeros(len(values), self.prompts, 1)
-        return self.insert_prompts(values[..., None], gap)[..., 0]
+        return self.insert_prompts(values, values.new_zeros(len(values), self.prompts))
 
     def roll_back(
         self, readout: Tensor, blocks: Sequence[Tensor], *, mixed: float = 1.0, kept: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Roll what the head reads back to the input: r <- mixed · r M + kept · r, from the last block to the first.
 
-        Fresh prompts are constants that enter at a block, so the row is cut there.
+        Prompts are constants that enter at a block, so the row is cut there.
 
         Args:
             readout: (B, prefix + patches).
-            blocks: per block the matrix M (B, queries, total); see `queries`.
+            blocks: per block the matrix M (B, queries, tokens `at` that block); see `queries`.
             mixed: weight of what the block brings in.
             kept: weight of what stays.
 
         Returns:
-            The row at the input (B, total), and what was cut per block (B, L, P), where L is 0 without fresh prompts.
+            The row at the input (B, prefix + patches), and what the prompts got, (B, E, P), one entry for each of the
+            E blocks at which prompts enter: as many as see prompts when these are fresh, one when they travel, 0
+            without.
         """
-        self.check_sequence(blocks[0].shape[-1])
-        row, cut = self.spread(readout), []
-        for block in reversed(blocks):
-            row = mixed * einsum("bi,bij->bj", self.queries(row, block.shape[1]), block) + kept * row
-            if self.fresh_prompts:
+        row, cut = readout, []
+        for index in reversed(range(len(blocks))):
+            inside, block = self.at(index), blocks[index]
+            inside.check_sequence(block.shape[-1])
+            if row.shape[1] != inside.total:  # prompts leave at the end of this block
+                row = inside.spread(row)
+            row = mixed * einsum("bi,bij->bj", inside.queries(row, block.shape[1]), block) + kept * row
+            if self.enters(index):
                 cut.append(row[:, self.prompt_slice])
-                row = row.clone()
-                row[:, self.prompt_slice] = 0
+                row = self.drop_prompts(row)
         return row, stack(cut[::-1], dim=1) if cut else row.new_zeros(len(row), 0, self.prompts)
 
     def queries(self, values: Tensor, count: int) -> Tensor:
@@ -135,7 +150,7 @@ class TokenLayout:
         if count == self.total:
             return values
         if count == self.total - self.prompts:
-            return self.drop_prompts(values[..., None])[..., 0]
+            return self.drop_prompts(values)
         if count > self.prefix:
             self._check(count, self.total)
         return values[:, :count]

@@ -27,8 +27,8 @@ class Trace:
         passes: how a method runs further passes.
         images: its input (B, 3, H, W).
         logits: its output (B, K).
-        attention: per block the softmax probabilities (B, heads, queries, N); the queries are the tokens the block
-            computed, see `TokenLayout.queries`.
+        attention: per block the softmax probabilities (B, heads, queries, N), with N as many tokens as the layout has
+            `at` that block; the queries are the tokens the block computed, see `TokenLayout.queries`.
         pool_attention: of an attention-pooling head, (B, heads, queries, tokens), else None.
         activations: recorded layer outputs by name; they require a gradient and the graph to `logits` starts there.
     """

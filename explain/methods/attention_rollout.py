@@ -1,8 +1,9 @@
 """Attention rollout: how much of the head's token comes from each patch, if blocks only mixed tokens by attention.
 
 Each block mixes tokens by (1 - residual) · A + residual · I. Rolling a row vector back from the head's token through
-the blocks gives each token's share. Prompts of VPT-Deep are constants that enter at a block, so their share is taken
-out there: what they became in the block before was thrown away. Shares of image, CLS, registers and prompts sum to 1.
+the blocks gives each token's share. Prompts are constants that enter at a block, so their share is taken out there; of
+VPT-Deep at every block, as what they became in the block before was thrown away. Shares of image, CLS, registers and
+prompts sum to 1.
 """
 
 from collections.abc import Sequence
@@ -25,18 +26,17 @@ def rollout(
 ) -> tuple[Tensor, Tensor]:
     """Roll the head's token back to the input.
 
-    Source: Abnar and Zuidema 2020, arXiv 2005.00928, eq. 1, as a row-vector recursion; with fresh prompts the row
-    is cut at the prompts of every block.
+    Source: Abnar and Zuidema 2020, arXiv 2005.00928, eq. 1, as a row-vector recursion that is cut where prompts enter.
 
     Args:
         attention: per block, head-fused probabilities (B, queries, N); see `TokenLayout.queries`.
-        layout: the tokens, N = layout.total.
+        layout: the tokens, N = layout.at(block).total.
         readout: what the head reads of the last block's output, (B, prefix + patches), rows sum to 1.
         residual: weight of the identity, 0-1.
 
     Returns:
-        Shares of the input tokens (B, prefix + prompts + patches), and of fresh prompts per block (B, L, P), where L
-        is 0 without any.
+        Shares of the input tokens (B, prefix + patches), and of prompts (B, E, P), one entry for each of the E blocks
+        at which some enter.
     """
     return layout.roll_back(readout, attention, mixed=1 - residual, kept=residual)
 
@@ -47,9 +47,10 @@ class AttentionRollout(Method):
     """Attention rollout on the patch grid: the head token's row over the patches, not rescaled; class-agnostic.
 
     `extras` hold what the picture leaves out, each (B,): `prompt_share`, `cls_share`, `register_share`; with these the
-    map sums to 1. Prompted models also have `prompt_share_per_prompt` (B, L, P), where L is 1 for VPT-Shallow, and
-    VPT-Deep `prompt_share_per_block` (B, L). A name with `_null` holds what uniform attention gives: a share says
-    something only beside it.
+    map sums to 1. Prompted models also have `prompt_share_per_prompt` (B, E, P), one entry for each of the E blocks at
+    which prompts enter (every prompted block of VPT-Deep, the first of VPT-Shallow), and VPT-Deep
+    `prompt_share_per_block` (B, E). A name with `_null` holds what uniform attention gives: a share says something only
+    beside it.
 
     Source: Abnar and Zuidema 2020, arXiv 2005.00928.
 
@@ -88,13 +89,13 @@ class AttentionRollout(Method):
         layout = trace.layout
         fused = [self._fuse(block) for block in trace.attention]
         read = trace.readout()
-        row, fresh = rollout(fused, layout, read, self.residual)
-        maps = layout.to_grid(row[:, layout.patch_slice])
+        row, entered = rollout(fused, layout, read, self.residual)
+        maps = layout.to_grid(row)
         if not self.conserves:
             return Maps(maps)  # entries no longer are shares
-        uniform = [torch.full_like(block[:1], 1 / layout.total) for block in fused]
-        null = _prompt_shares(layout, *rollout(uniform, layout, read[:1], self.residual))
-        extras = _prompt_shares(layout, row, fresh)
+        uniform = [torch.full_like(block[:1], 1 / block.shape[-1]) for block in fused]
+        null = _prompt_shares(layout, rollout(uniform, layout, read[:1], self.residual)[1])
+        extras = _prompt_shares(layout, entered)
         extras |= {f"{name}_null": share.expand_as(extras[name]) for name, share in null.items()}
         extras["cls_share"], extras["register_share"] = trace.prefix_sums(row)
         return Maps(maps, extras)
@@ -110,10 +111,9 @@ class AttentionRollout(Method):
         return probabilities.amax(1) if self.head_fusion == "max" else probabilities.amin(1)
 
 
-def _prompt_shares(layout: TokenLayout, row: Tensor, fresh: Tensor) -> dict[str, Tensor]:
-    """Shares of prompts: (B,) in all, and as fine as the layout has them."""
-    each = fresh if layout.fresh_prompts else row[:, None, layout.prompt_slice]
-    shares = {"prompt_share": each.sum((1, 2))}
+def _prompt_shares(layout: TokenLayout, entered: Tensor) -> dict[str, Tensor]:
+    """Shares of prompts (B, E, P): (B,) in all, and as fine as the layout has them."""
+    shares = {"prompt_share": entered.sum((1, 2))}
     if layout.fresh_prompts:
-        shares["prompt_share_per_block"] = each.sum(2)
-    return shares | ({"prompt_share_per_prompt": each} if layout.prompts else {})
+        shares["prompt_share_per_block"] = entered.sum(2)
+    return shares | ({"prompt_share_per_prompt": entered} if layout.prompts else {})

@@ -195,10 +195,10 @@ class AttnLRP(Method):
     Relevance is read where patches enter: embedding · gradient, summed over the embedding. What else enters has its
     own part in `extras`, each (B,): `position_relevance` (the patches' position embeddings), `cls_relevance` and
     `register_relevance` (these tokens with their positions), with prompts `prompt_relevance` and
-    `prompt_relevance_per_prompt` (B, L, P), where L is 1 for VPT-Shallow, for VPT-Deep `prompt_relevance_per_block`
-    (B, L). `absorbed_relevance` is the logit less all of these: what biases took (as in the epsilon rule), and with
-    the linearised softmax what its constant term and an attention pool's query took. With softmax "constant" it is
-    exactly zero in a network without biases.
+    `prompt_relevance_per_prompt` (B, E, P), one entry for each of the E blocks at which prompts enter (1 for
+    VPT-Shallow), and for VPT-Deep `prompt_relevance_per_block` (B, E). `absorbed_relevance` is the logit less all of
+    these: what biases took (as in the epsilon rule), and with the linearised softmax what its constant term and an
+    attention pool's query took. With softmax "constant" it is exactly zero in a network without biases.
 
     Source: Achtibat et al. 2024, arXiv 2402.05602 (AttnLRP; the gamma rule, which they tune per layer on ViTs, is left
     out); Ali et al. 2022, arXiv 2202.07304 (attention as a constant).

@@ -36,8 +36,9 @@ class IntegratedGradients(Method):
 
     With `prompts` the path also leads from zero prompts to the trained ones, and the difference is split over pixels
     and prompts together: `extras` then hold `prompt_attribution` and `prompt_gradient` (gradient · prompt at the
-    image), each (B, L, P) for VPT-Deep and (B, 1, P) for VPT-Shallow, and F(x') is the score of the baseline picture
-    with zero prompts. Zero prompts are a point of the model, not their removal: see `prompt_ablation` for that.
+    image), each (B, E, P) for the E blocks of VPT-Deep that have prompts and (B, 1, P) for VPT-Shallow, and F(x') is
+    the score of the baseline picture with zero prompts. Zero prompts are a point of the model, not their removal: see
+    `prompt_ablation` for that.
 
     Source: Sundararajan et al. 2017, arXiv 1703.01365, eq. 1; nested nodes: Clenshaw and Curtis 1960, Numer. Math. 2.
 

@@ -26,7 +26,8 @@ class LeGrad(Method):
     """LeGrad on the patch grid: mean over blocks, heads and queries of the ReLU'd gradient; min-max is the picture's.
 
     Prompts never enter a score, but attention to them can raise it: with prompts `extras` hold `prompt_relevance` (B,)
-    and `prompt_relevance_per_block` (B, blocks), the same measure summed over the prompts' columns.
+    and `prompt_relevance_per_block` (B, blocks), the same measure summed over the prompts' columns: one entry for each
+    block that is averaged, exactly 0 where no prompts are.
 
     Source: Bousselham et al. 2024, arXiv 2404.03214; a block's score as in the authors' code: the mean of its tokens,
     CLS included, goes through the final norm and the head.
@@ -75,12 +76,14 @@ class LeGrad(Method):
     def __call__(self, trace: Trace, targets: Tensor) -> Maps:
         """See `Method`."""
         layout = trace.layout
-        columns = torch.stack([self._sensitivity(trace, index, targets) for index in self.blocks(trace.model)], dim=1)
+        columns = {index: self._sensitivity(trace, index, targets) for index in self.blocks(trace.model)}
         extras = {}
         if layout.prompts:
-            per_block = columns[..., layout.prompt_slice].sum(2)
+            sums = [each[:, layout.at(index).prompt_slice].sum(1) for index, each in columns.items()]
+            per_block = torch.stack(sums, dim=1)
             extras = {"prompt_relevance": per_block.mean(1), "prompt_relevance_per_block": per_block}
-        return Maps(layout.to_grid(columns.mean(1)), extras)
+        patches = [layout.patch_tokens(each) for each in columns.values()]
+        return Maps(layout.to_grid(torch.stack(patches).mean(0)), extras)
 
     def _sensitivity(self, trace: Trace, index: int, targets: Tensor) -> Tensor:
         """Mean over heads and queries of the ReLU'd gradient of one block's score at its attention, (B, N)."""

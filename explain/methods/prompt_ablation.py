@@ -23,8 +23,9 @@ class PromptAblation(Method):
     """GradCAM with all prompts less GradCAM without any, on the patch grid, and the prompts' effect on the logit.
 
     `extras`: `prompt_effect` (B,) is the target's logit with all prompts less that without any;
-    `prompt_effect_per_block` (B, L) masks the prompts of one block only, (B, 1) for VPT-Shallow, whose prompts are
-    masked in every block at once; with `per_prompt` also `prompt_effect_per_prompt` (B, L, P), one prompt at a time.
+    `prompt_effect_per_block` (B, E) masks the prompts of one of the E blocks that have some of their own, (B, 1) for
+    VPT-Shallow, whose prompts are masked in every block at once; with `per_prompt` also `prompt_effect_per_prompt`
+    (B, E, P), one prompt at a time.
     Effects of blocks or prompts do not add up to the whole: prompts act together.
 
     Source: occlusion as in Zeiler and Fergus 2014, arXiv 1311.2901, applied to keys of attention; the map is that of
@@ -32,7 +33,7 @@ class PromptAblation(Method):
 
     Args:
         layer: of the GradCAM map; None picks the same as `grad_cam`.
-        per_prompt: also mask each prompt alone, L · P further forwards per image.
+        per_prompt: also mask each prompt alone, E · P further forwards per image.
     """
 
     layer: str | None = None

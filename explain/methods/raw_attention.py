@@ -58,13 +58,14 @@ class RawAttention(Method):
         if not -blocks <= self.layer < blocks:
             raise InputError(f"expected layer from {-blocks} to {blocks - 1}, the blocks of this model, "
                              f"got {self.layer}")  # fmt: skip
-        layout, probabilities = trace.layout, self._fuse(trace.attention[self.layer])
+        index = self.layer % blocks
+        layout, probabilities = trace.layout.at(index), self._fuse(trace.attention[index])
         layout.check_sequence(probabilities.shape[-1])
         read = layout.spread(trace.readout())
         row = torch.einsum("bi,bij->bj", layout.queries(read, probabilities.shape[1]), probabilities)
         extras = {"prompt_share": row[:, layout.prompt_slice].sum(1)}
         extras["cls_share"], extras["register_share"] = trace.prefix_sums(row)
-        return Maps(layout.to_grid(row[:, layout.patch_slice]), extras, {"block": self.layer % blocks})
+        return Maps(layout.to_grid(row[:, layout.patch_slice]), extras, {"block": index})
 
     def _fuse(self, probabilities: Tensor) -> Tensor:
         """(B, heads, queries, N) -> (B, queries, N)."""

@@ -128,8 +128,7 @@ def test_cutting_prompts_makes_a_difference_on_full_attention() -> None:
     row, fresh = gradient_rollout(list(attention), list(gradients), layout, read)
     blocks = [block[0] for block in (gradients * attention).relu().mean(2)]
     sources, prompts = propagate(layout, blocks)
-    assert torch.allclose(layout.drop_prompts(row[..., None])[0, :, 0], sources, atol=1e-12)
-    assert torch.allclose(fresh[0], prompts, atol=1e-12) and row[0, layout.prompt_slice].abs().sum() == 0
+    assert torch.allclose(row[0], sources, atol=1e-12) and torch.allclose(fresh[0], prompts, atol=1e-12)
     leaky = full_matrix([block[None] for block in blocks])[0, 0, layout.patch_slice]
     assert (leaky - sources[1:]).abs().max() > 0.01
 
