@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from explain.data import reading
-from explain.data.base import Dataset, load_data
+from explain.data.base import FORMATS, Dataset, load_data
 from explain.data.reading import check_images
 from explain.errors import DatasetError
 from explain.files import read_json, write_json
@@ -208,3 +208,24 @@ def test_location_that_does_not_exist_is_an_error_that_lists_the_formats(tmp_pat
 
 def test_no_candidates_give_no_samples(tmp_path):
     assert check_images([], tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_a_folder_that_another_format_knows_is_left_to_it(tmp_path, monkeypatch, name):
+    fill(tmp_path, {"a/1.png": picture(1), "b/1.png": picture(2), "train-labels-idx1-ubyte": b""})
+
+    class OneList:
+        label = "a format that looks into a folder"
+
+        def matches(self, location: str) -> bool:
+            return Path(location, "train-labels-idx1-ubyte").is_file()
+
+        def read(self, location: str, progress: object = None) -> Dataset:
+            raise DatasetError("read by the other format")
+
+    assert list(FORMATS)  # loads the plug-ins
+    monkeypatch.setitem(FORMATS._classes, name, OneList)
+    with pytest.raises(DatasetError, match="read by the other format"):
+        load_data(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    assert len(load_data(tmp_path)) == 2
