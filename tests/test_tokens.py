@@ -65,6 +65,31 @@ def test_a_layout_for_another_size_or_tuning_is_a_new_one() -> None:
     assert prompted.with_grid((3, 5)).total == 1 + 3 + 15
 
 
+@given(LAYOUTS, st.integers(0, 3), st.integers(1, 3))
+def test_blocks_outside_the_range_have_no_prompts(layout: TokenLayout, first: int, count: int) -> None:
+    within = layout.with_prompts(layout.prompts, fresh=layout.fresh_prompts, blocks=range(first, first + count))
+    for block in range(8):
+        inside, here = within.at(block), first <= block < first + count
+        assert inside.total == layout.prefix + layout.patches + layout.prompts * here
+        assert (layout.at(block), inside.grid, inside.prefix) == (layout, layout.grid, layout.prefix)
+        entering = block < first + count if layout.fresh_prompts else block == first
+        assert within.enters(block) == (layout.prompts > 0 and here and entering)
+        assert layout.enters(block) == (layout.prompts > 0 and (layout.fresh_prompts or block == 0))
+
+
+def test_a_row_is_cut_where_prompts_enter_and_widened_where_they_leave() -> None:
+    """Three blocks in which both tokens look at each other alone; one prompt in the second, which takes a half."""
+    layout = TokenLayout((1, 1), prompts=1).with_prompts(1, fresh=False, blocks=range(1, 2))
+    swap = torch.tensor([[[0.0, 1], [1, 0]]])
+    half = torch.tensor([[[0.0, 0.5, 0.5], [0, 1, 0], [0, 0.5, 0.5]]])
+    row, cut = layout.roll_back(torch.tensor([[1.0, 0]]), [swap, half, swap])
+    # last: CLS 1, patch 1; second: CLS 1, prompt 1, patch 2; first: each gets the other's besides its own
+    assert row.tolist() == [[3, 3]] and cut.tolist() == [[[1]]]
+    for wrong in ([swap, swap, swap], [half, half, swap]):
+        with pytest.raises(TokenLayoutError):
+            layout.roll_back(torch.tensor([[1.0, 0]]), wrong)
+
+
 def test_a_wrong_number_of_tokens_is_an_error_that_spells_out_the_layout() -> None:
     layout = TokenLayout((2, 3), prefix=1, prompts=2)
     message = r"expected 9 tokens \(1 prefix \+ 2 prompts \+ 2x3 patches = 9 inside a block\), got 8"

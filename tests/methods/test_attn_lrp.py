@@ -177,20 +177,21 @@ def halves(left: Tensor, right: Tensor) -> Tensor:
     return (left @ right.detach() + left.detach() @ right) / 2
 
 
-def reference(model: TunedModel, deep: bool | None) -> dict[str, np.ndarray]:
-    """AttnLRP on a CLS-headed ViT written out with `detach`, all tokens in all blocks, prompts among them.
+def reference(model: TunedModel, deep: bool | None, blocks: range = range(3)) -> dict[str, np.ndarray]:
+    """AttnLRP on a CLS-headed ViT written out with `detach`, all tokens of each block, prompts among them in `blocks`.
 
-    Returns the maps, relevance of CLS, positions and prompts (B, L or 1, P), and what the softmaxes absorbed.
+    Returns the maps, relevance of CLS, positions and prompts (B, E, P), and what the softmaxes absorbed.
     """
     vit, prompts = model.vit, [value.expand(3, -1, -1).clone().requires_grad_(True) for value in model.prompts()]
+    waiting = list(prompts)
     embedded = vit.patch_embed(tiny_images()).detach().requires_grad_(True)
     position = vit.pos_embed.detach().expand(3, -1, -1).clone().requires_grad_(True)
     token = vit.cls_token.detach().expand(3, -1, -1).clone().requires_grad_(True)
     values = torch.cat((token, embedded), dim=1) + position
     before, after = [], []
     for index, block in enumerate(vit.blocks):
-        if deep is not None and (deep or index == 0):
-            values = torch.cat((values[:, :1], prompts[index], values[:, 1:]), dim=1)
+        if deep is not None and index in (blocks if deep else blocks[:1]):
+            values = torch.cat((values[:, :1], waiting.pop(0), values[:, 1:]), dim=1)
         normed = detached_norm(block.norm1, values)
         query, key, value = block.attn.qkv(normed).reshape(3, -1, 3, 3, 8).permute(2, 0, 3, 1, 4)
         before.append(halves(query, key.transpose(-2, -1)) / 8**0.5)
@@ -199,7 +200,7 @@ def reference(model: TunedModel, deep: bool | None) -> dict[str, np.ndarray]:
         values = values + block.attn.proj(mixed)
         hidden = block.mlp.fc1(detached_norm(block.norm2, values))
         values = values + block.mlp.fc2(hidden * (F.gelu(hidden) / hidden).detach())
-        if deep:
+        if deep is not None and index in (blocks if deep else blocks[-1:]):
             values = torch.cat((values[:, :1], values[:, 5:]), dim=1)
     scores = vit.head(detached_norm(vit.norm, values)[:, 0])[range(3), TARGETS]
     leaves = [embedded, token, position, *prompts, *before, *after]
@@ -239,6 +240,21 @@ def test_it_is_the_explicit_reference(deep: bool | None, biases: bool) -> None:
     if not biases:  # then nothing but the softmax absorbs, and by this much
         np.testing.assert_allclose(found.extras["absorbed_relevance"], expected["absorbed"], **close)
         assert np.abs(expected["absorbed"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("blocks", [range(1, 3), range(2), range(1, 2)], ids=str)
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
+def test_prompts_in_some_blocks_only_take_what_the_reference_gives_them(deep: bool, blocks: range) -> None:
+    vit, named = without_biases(tiny_vit()), f"{blocks[0]}-{blocks[-1]}"
+    model = tune(vit, "prompt", num_tokens=4, deep=deep, blocks=named).eval()
+    found, expected = explained(model), reference(model, deep, blocks)
+    close = {"rtol": 1e-4, "atol": 1e-6 * np.abs(expected["values"]).max()}
+    assert expected["prompts"].shape == (3, len(blocks) if deep else 1, 4)
+    np.testing.assert_allclose(found.values, expected["values"], **close)
+    np.testing.assert_allclose(found.extras["prompt_relevance_per_prompt"], expected["prompts"], **close)
+    np.testing.assert_allclose(found.extras["absorbed_relevance"], expected["absorbed"], **close)
+    constant = explained(model, "constant")
+    np.testing.assert_allclose(total(constant), scores(constant), atol=2e-6 * np.abs(scores(constant)).max())
 
 
 def linear_vit(head: str) -> Any:
