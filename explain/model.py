@@ -283,13 +283,14 @@ class TunedModel(nn.Module):
         first, second = replicate(self, frozen=False), replicate(self, frozen=False)
         last = self.num_blocks if at is None else at
         pooled = at is None and not hasattr(self.vit, "head_dist")  # a distilled model pools in its heads
-        _skip(first.vit, "head", "head_dist", *([] if at is None else ["norm"]), *([] if pooled else ["fc_norm"]))
-        _skip(second.vit, "patch_embed", "pos_drop", "patch_drop", "norm_pre", *(["norm"] if at is None else []),
-              *(["fc_norm"] if pooled else []))  # fmt: skip
+        _skip(first.vit, "head_drop", "head", "head_dist")
+        _skip(second.vit, "patch_embed", "pos_drop", "patch_drop", "norm_pre")
+        _skip((second if at is None else first).vit, "norm")
+        _skip((second if pooled else first).vit, "fc_norm")
         for index in range(self.num_blocks):
             _skip((second if index < last else first).vit.blocks, str(index))
         for name in ("cls_token", "reg_token", "dist_token", "pos_embed"):
-            second.vit.register_parameter(name, None)
+            setattr(second.vit, name, None)
         second.vit._pos_embed = MethodType(_pass, second.vit)
         first.vit.forward_head = MethodType(_features if pooled else _pass, first.vit)
         if pooled:
