@@ -12,7 +12,7 @@ from explain.backbone import InputTransform
 from explain.errors import InputError
 from explain.model import TunedModel
 from explain.training.stem import StemCache, split_frozen
-from explain.tuning.base import tune
+from explain.tuning.base import TUNINGS, tune
 
 WIDTH, CLASSES = BASE["embed_dim"], ("cat", "dog")
 LABELS = torch.tensor([0, 1, 1])
@@ -24,12 +24,8 @@ def linear(head: str = "cls", **options: object) -> TunedModel:
     return tune(tiny_vit(head, **options), "linear", class_names=CLASSES)
 
 
-def upper_prompts(head: str = "cls", first: int = 1, **options: object) -> TunedModel:
-    """VPT-Deep whose first blocks are left as they were."""
-    model = tune(tiny_vit(head, **options), "prompt", class_names=CLASSES, num_tokens=2)
-    for index in range(first):
-        model.vit.blocks[index] = model.vit.blocks[index].block
-    return model
+def upper_prompts(head: str = "cls", *, deep: bool = True, **options: object) -> TunedModel:
+    return tune(tiny_vit(head, **options), "prompt", class_names=CLASSES, num_tokens=2, deep=deep, blocks="1-2")
 
 
 def upper_layers(head: str = "cls", first: int = 2, **options: object) -> TunedModel:
@@ -83,8 +79,9 @@ def test_the_stem_of_a_linear_probe_gives_the_features_that_the_head_reads(head:
 
 
 @on_all_heads
-def test_prompts_in_the_upper_blocks_leave_the_lower_ones_to_the_stem(head: str) -> None:
-    between = assert_splits(upper_prompts(head, first=1), blocks=1)
+@pytest.mark.parametrize("deep", [True, False], ids=["deep", "shallow"])
+def test_prompts_in_the_upper_blocks_leave_the_lower_ones_to_the_stem(head: str, deep: bool) -> None:
+    between = assert_splits(upper_prompts(head, deep=deep), blocks=1)
     assert between.shape[1:] == (tiny_vit(head).num_prefix_tokens + 12, WIDTH)
 
 
@@ -98,6 +95,20 @@ def test_frozen_prompts_belong_to_the_stem() -> None:
     model = tune(tiny_vit(), "prompt", class_names=CLASSES, num_tokens=2, deep=False)
     model.vit.blocks[0].prompts.requires_grad_(False)
     assert_splits(model, blocks=3)
+
+
+@pytest.mark.parametrize("name", list(TUNINGS))
+def test_every_tuning_is_split_exactly_or_not_at_all(name: str) -> None:
+    for head in HEADS:
+        model = tune(tiny_vit(head), name, class_names=CLASSES)
+        stem, rest = split_frozen(model.training_view().eval())
+        if stem is None:
+            continue
+        view, images = model.training_view().eval(), tiny_images()
+        logits, gradients = results(model, view(images))
+        split_logits, split_gradients = results(model, rest(stem(images)))
+        assert torch.equal(split_logits, logits)
+        assert all(torch.equal(split_gradients[key], gradients[key]) for key in gradients)
 
 
 @on_all_heads
