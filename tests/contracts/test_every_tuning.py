@@ -3,23 +3,29 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_vits import BASE, HEADS, PATCH, tiny_images, tiny_vit
 from torch import Tensor
-from tuned_cases import TUNED, VARIANTS, title, tuned
+from tuned_cases import ALIKE, EVERY_CASE, EVERY_VARIANT, FEW_NODES, METHODS_BY_KIND, title, tuned
 
+from explain.engine import attribute
 from explain.errors import InputError, IntegrityError, UnknownNameError
 from explain.model import TunedModel
-from explain.tuning.base import HEAD_STD, tune
+from explain.tuning.base import HEAD_STD, TUNINGS, tune
 
-CASES = [pytest.param(case, id=title(case)) for case in TUNED]
-PLAIN = [pytest.param(case, id=title(case)) for case in VARIANTS]
+CASES = [pytest.param(case, id=title(case)) for case in EVERY_CASE]
+PLAIN = [pytest.param(case, id=title(case)) for case in EVERY_VARIANT]
 PROMPTED = [pytest.param(deep, id="deep" if deep else "shallow") for deep in (True, False)]
 
 
 def tensors(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def trainable(model: TunedModel) -> set[str]:
+    return {name for name, value in model.named_parameters() if value.requires_grad}
 
 
 def train_two_steps(model: TunedModel) -> None:
@@ -34,7 +40,7 @@ def train_two_steps(model: TunedModel) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_exactly_the_promised_parameters_train(case: Any) -> None:
     model = tuned(*case)
-    before, promised = tensors(model), set(model.trained_state())
+    before, promised = tensors(model), trainable(model)
     train_two_steps(model)
     moved = {name for name, value in tensors(model).items() if not torch.equal(value, before[name])}
     assert moved == promised and promised
@@ -44,11 +50,49 @@ def test_exactly_the_promised_parameters_train(case: Any) -> None:
 def test_what_trains_is_what_the_tuning_is_about(case: Any) -> None:
     tuning, _, head = case
     model = tuned(*case)
-    heads = {name for name, _ in model.named_parameters() if name.startswith(("vit.head.", "vit.head_dist."))}
-    prompts = {name for name, _ in model.named_parameters() if name.endswith(".prompts")}
-    expected = {"linear": heads, "prompt": heads | prompts, "full": {name for name, _ in model.named_parameters()}}
+    names = [name for name, _ in model.named_parameters()]
+    heads = {name for name in names if name.startswith(("vit.head.", "vit.head_dist."))}
+    prompts = {name for name in names if name.endswith(".prompts")}
+    expected = {
+        "linear": heads,
+        "prompt": heads | prompts,
+        "ft_then_pt": heads | prompts,
+        "lora": heads | {name for name in names if ".updates." in name},
+        "bitfit": heads | {name for name in names if name.endswith(".bias")},
+        "full": set(names),
+        "layer_decay": set(names),
+        "mixed": set(names),
+    }
     assert len(heads) == (4 if head == "distilled" else 2)
-    assert expected.get(tuning, set(model.trained_state())) == set(model.trained_state())
+    assert expected.get(tuning, trainable(model)) == trainable(model)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_stores_what_trains_and_all_of_it_when_it_goes_on_from_another(case: Any) -> None:
+    model = tuned(*case)
+    every = {name for name, _ in model.named_parameters()}
+    assert set(model.trained_state()) == (every if TUNINGS[case[0]].continues else trainable(model))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_the_lean_view_moves_weights_as_training_the_model_does(case: Any) -> None:
+    model, viewed = tuned(*case), tuned(*case)
+    for one, forward in ((model, model), (viewed, viewed.training_view())):
+        torch.nn.functional.cross_entropy(forward(tiny_images()), torch.tensor([0, 1, 1])).backward()
+        assert trainable(one) == {name for name, value in one.named_parameters() if value.grad is not None}
+    for (name, value), (_, other) in zip(model.named_parameters(), viewed.named_parameters(), strict=True):
+        if value.requires_grad:
+            assert torch.allclose(value.grad, other.grad, rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_no_parameter_learns_faster_than_asked_and_the_head_learns_as_fast(case: Any) -> None:
+    model = tuned(*case, "cls")
+    tuning = TUNINGS.create(model.tuning, **model.tuning_options)
+    scales = {name: tuning.rate_scale(name, model.num_blocks) for name, _ in model.vit.named_parameters()}
+    assert all(0 < scale <= 1 for scale in scales.values())
+    assert scales["head.weight"] == scales["head.bias"] == 1
+    assert tuning.label and tuning.source
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -99,15 +143,26 @@ def test_the_layout_counts_the_tokens_that_attention_sees(case: Any) -> None:
     assert trace.layout == model.layout
 
 
+@pytest.mark.parametrize(("name", "other"), ALIKE.items())
+def test_a_tuning_that_differs_only_in_what_trains_is_explained_as_the_one_it_looks_like(name: str, other: str) -> None:
+    options = {"num_tokens": 3} if other == "prompt" else {}
+    model, like = tuned(name, options, "cls"), tuned(other, options, "cls")
+    assert [type(part) for part in model.modules()] == [type(part) for part in like.modules()]
+    expected = attribute(like, tiny_images(), methods=METHODS_BY_KIND, options=FEW_NODES)
+    for method, found in attribute(model, tiny_images(), methods=METHODS_BY_KIND, options=FEW_NODES).items():
+        assert np.array_equal(found.values, expected[method].values), method
+        assert np.array_equal(found.logits, expected[method].logits)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_equal_seeds_give_equal_heads_whatever_the_tuning(head: str) -> None:
     def heads(name: str, options: dict[str, Any], seed: int) -> Tensor:
         model = tune(tiny_vit(head), name, class_names=("cat", "dog"), seed=seed, **options)
         return torch.cat([value.flatten() for name, value in model.named_parameters() if "vit.head" in name])
 
-    first, *others = [heads(*variant, seed=7) for variant in VARIANTS]
+    first, *others = [heads(*variant, seed=7) for variant in EVERY_VARIANT]
     assert all(torch.equal(first, other) for other in others)
-    assert not torch.equal(first, heads(*VARIANTS[0], seed=8))
+    assert not torch.equal(first, heads(*EVERY_VARIANT[0], seed=8))
     assert 0.5 * HEAD_STD < first[first != 0].std() < 1.5 * HEAD_STD
 
 
