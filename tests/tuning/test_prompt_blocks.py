@@ -135,7 +135,8 @@ def test_the_last_block_computes_one_row_wherever_prompts_end(deep: bool, blocks
 @KINDS
 def test_naming_every_block_is_the_same_as_all(deep: bool) -> None:
     every, named = (tune(tiny_vit(), "prompt", deep=deep, blocks=blocks, seed=4).eval() for blocks in ("all", "0-2"))
-    assert every.layout == named.layout and every.trained_state().keys() == named.trained_state().keys()
+    assert every.layout == named.layout == wrap(tiny_vit()).layout.with_prompts(10, fresh=deep)
+    assert every.trained_state().keys() == named.trained_state().keys()
     assert torch.equal(every(tiny_images()), named(tiny_images()))
     assert tune(tiny_vit(), "prompt", num_tokens=3).tuning_options["blocks"] == "all"  # of a run that names none
 
