@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from explain.engine import attribute_targets as attribute_targets
     from explain.errors import ExplainError as ExplainError
     from explain.model import TunedModel as TunedModel
+    from explain.prompts.bank import PromptBank as PromptBank
+    from explain.prompts.store import PromptStore as PromptStore
     from explain.report.pdf import write_report as write_report
     from explain.training.pair import MatchedPair as MatchedPair
     from explain.training.pair import load_pair as load_pair
@@ -32,6 +34,8 @@ _HOMES = {
     "Attribution": "explain.attribution",
     "ExplainError": "explain.errors",
     "MatchedPair": "explain.training.pair",
+    "PromptBank": "explain.prompts.bank",
+    "PromptStore": "explain.prompts.store",
     "Recipe": "explain.training.recipe",
     "Run": "explain.training.run",
     "TunedModel": "explain.model",
