@@ -12,6 +12,7 @@ from explain.data.base import Dataset, Rejected, Sample
 from explain.data.split import Split
 from explain.files import sha256_file, write_json, write_tensors
 from explain.report.panels import ARMS, PanelsRecord, Plan, choose_panels, count_rules
+from explain.training.course import Course
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe
 from explain.training.run import HASHED, Epoch, Predictions, RunManifest, TestResult, Trial
@@ -21,6 +22,7 @@ SIZE, GRID = 56, (4, 4)
 ACCURACY = {"vpt": 0.6, "ft": 0.9, "linear": 0.5}
 RATES = {"vpt": (1e-3, 5e-3, 3e-2), "ft": (1e-5, 5e-5, 3e-4), "linear": (1e-3, 5e-3, 3e-2)}
 TUNINGS = {"vpt": ("prompt", {"num_tokens": 10, "deep": True}), "ft": ("full", {}), "linear": ("linear", {})}
+EPOCHS = 12
 PARAMETERS = {"vpt": 47235, "ft": 22060035, "linear": 1155}
 CARD = BackboneCard(
     spec="random:vit_tiny", architecture="vit_small_patch14_dinov2", sha256="ab" * 32, source="made up for a test",
@@ -64,38 +66,49 @@ def _predictions(test: Dataset, accuracy: float, rng: np.random.Generator) -> Pr
     return Predictions([sample.id for sample in test.samples], labels, probabilities.argmax(1), probabilities)
 
 
-def _run(pair: Path, arm: str, data: Dataset, split: Split, rng: np.random.Generator) -> None:
+def _history(arm: str) -> list[Epoch]:
+    """Losses that fall, but that of FT's test images, which turns at epoch 5."""
+    return [
+        Epoch(epoch=n, learning_rate=1e-3, train_loss=1.1 * 0.8**n, train_accuracy=1 - 0.6 * 0.7**n,
+              val_loss=0.3 + 0.8**n, val_accuracy=ACCURACY[arm] - 0.3 * 0.7**n,
+              test_loss=0.5 + 0.05 * abs(n - 5) if arm == "ft" else 0.4 + 0.8**n,
+              test_accuracy=ACCURACY[arm] - 0.35 * 0.7**n, gradient_norm=2.0 / n, gradient_norm_max=5.0 / n,
+              seconds=2.5, peak_mib=900.0, energy_j=80.0)
+        for n in range(1, EPOCHS + 1)
+    ]  # fmt: skip
+
+
+def _run(pair: Path, arm: str, data: Dataset, split: Split, rng: np.random.Generator, seed: int) -> None:
     folder = pair / arm
     folder.mkdir(parents=True)
     tuning, options = TUNINGS[arm]
     arms = {
         name: Arm(tuning=TUNINGS[name][0], options=TUNINGS[name][1], learning_rates=RATES[name]) for name in TUNINGS
     }
-    recipe = Recipe(backbone=CARD.spec, image_size=SIZE, epochs=8, arms=arms)
+    recipe = Recipe(backbone=CARD.spec, image_size=SIZE, epochs=EPOCHS, batch_size=5, seed=seed, arms=arms)
     write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
-    history = [
-        Epoch(epoch=n, learning_rate=1e-3, train_loss=1.1 * 0.8**n, train_accuracy=1 - 0.6 * 0.7**n,
-              val_loss=0.3 + 0.8**n,
-              val_accuracy=ACCURACY[arm] - 0.3 * 0.7**n, seconds=2.5, peak_mib=900.0)
-        for n in range(1, 9)
-    ]  # fmt: skip
+    history = _history(arm)
     (folder / "history.jsonl").write_text("\n".join(epoch.model_dump_json() for epoch in history) + "\n")
     write_tensors(folder / "weights.safetensors", {"head.bias": torch.zeros(3) + len(arm)})
     predictions = _predictions(data.select(split.test), ACCURACY[arm], rng)
     predictions.save(folder / "predictions.parquet")
     accuracy = float(predictions.correct.mean())
+    trials = tuple(
+        Trial(learning_rate=rate, weight_decay=1e-4, options=options, epochs=5, steps=30, val_accuracy=0.4 + 0.1 * n,
+              val_loss=1.0 - 0.1 * n, seconds=3.0 + n)
+        for n, rate in enumerate(RATES[arm])
+    )  # fmt: skip
     manifest = RunManifest(
-        arm=arm, tuning=tuning, tuning_options=options, arm_hash="cd" * 32, seed=0, backbone=CARD, image_size=SIZE,
+        arm=arm, tuning=tuning, tuning_options=options, arm_hash="cd" * 32, seed=seed, backbone=CARD, image_size=SIZE,
         class_names=CLASSES, data_name=data.name, data_fingerprint=data.fingerprint, split_hash=split.hash,
-        order_hash="34" * 32, head_hash="56" * 32, steps=48,
-        trials=tuple(Trial(learning_rate=rate, val_accuracy=0.4 + 0.1 * n, val_loss=1.0 - 0.1 * n, seconds=3.0 + n)
-                     for n, rate in enumerate(RATES[arm])),
-        learning_rate=RATES[arm][2], trained_parameters=PARAMETERS[arm], total_parameters=22060035 + PARAMETERS["vpt"],
-        weights_bytes=4 * PARAMETERS[arm], seconds_per_epoch=2.46, peak_mib=912.4,
+        order_hash="34" * 32, head_hash="56" * 32, train_count=len(split.train), steps=6 * EPOCHS, started_from=None,
+        course=Course.of(recipe, recipe.arms[arm], trials[-1], EPOCHS), search_seed=0, trials=trials,
+        trained_parameters=PARAMETERS[arm], total_parameters=22060035 + PARAMETERS["vpt"],
+        weights_bytes=4 * PARAMETERS[arm], seconds_per_epoch=2.46, peak_mib=912.4, energy_j=80.0 * EPOCHS,
         test=TestResult(accuracy=accuracy, low=accuracy - 0.08, high=min(1.0, accuracy + 0.07),
                         count=len(split.test), loss=0.613),
-        device="cpu", precision="float32", versions={"torch": "2.6.0"},
-        created=f"2026-05-0{1 + len(arm)}T10:20:30+00:00",
+        device="cpu", precision="float32", processes=1, versions={"torch": "2.6.0"},
+        created=f"2026-05-{1 + len(arm):02d}T10:20:30+00:00",
         files={name: sha256_file(folder / name) for name in HASHED},
     )  # fmt: skip
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
@@ -133,16 +146,19 @@ def _maps(pair: MatchedPair, per_rule: int) -> None:
     write_json(folder / "panels.json", record.model_dump(mode="json"))
 
 
-def make_fake_pair(path: Path, *, per_class: int = 30, per_rule: int = 2, name: str = "textile") -> MatchedPair:
-    """Write a pair with its panels into a folder and open it."""
+def make_fake_pair(
+    path: Path, *, per_class: int = 30, per_rule: int = 2, name: str = "textile", seed: int = 0
+) -> MatchedPair:
+    """Write a pair with its panels into a folder and open it; another seed gives other answers on the same images."""
     rng = np.random.default_rng(7)
     data = _dataset(path, rng, per_class, name)
     ids = [sample.id for sample in data.samples]
     split = Split(train=tuple(ids[0::3]), val=tuple(ids[1::9]), test=tuple(ids[2::3]), seed=0)
     write_json(path / "dataset.json", data.manifest())
     write_json(path / "split.json", split.to_json())
+    rng = np.random.default_rng(1000 + seed) if seed else rng
     for arm in TUNINGS:
-        _run(path, arm, data, split, rng)
+        _run(path, arm, data, split, rng, seed)
     pair = MatchedPair.load(path)
     _maps(pair, per_rule)
     return pair

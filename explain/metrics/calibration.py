@@ -30,12 +30,16 @@ class ReliabilityBin(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """An expected calibration error with the ends of its interval, and what perfect calibration would measure."""
+    """An expected calibration error with the ends of its interval, and what perfect calibration would measure.
+
+    `floor` is the mean error of a calibrated model, `p_value` how often its error is at least the measured one.
+    """
 
     error: float
     low: float
     high: float
     floor: float
+    p_value: float
 
 
 def reliability_curve(
@@ -88,7 +92,7 @@ def calibration_error_interval(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, *, bins: int = BINS, binning: Binning = "width",
     resamples: int = 2000, seed: int = 0, level: float = 0.95,
 ) -> Calibration:  # fmt: skip
-    """The expected calibration error with a bootstrap interval, and its floor.
+    """The expected calibration error with a bootstrap interval, its floor, and a test of perfect calibration.
 
     The error cannot be negative, so chance alone makes it positive, the more so the fewer the images. Two things make
     that visible: the floor is the mean error of a perfectly calibrated model with the same confidences, and the
@@ -120,8 +124,10 @@ def calibration_error_interval(
     error = float(_errors((correct - confidence)[None], place[None], len(edges) - 1)[0])
     spread = np.concatenate(errors)
     low, high = np.quantile(spread, ((1 - level) / 2, (1 + level) / 2)) - spread.mean()
-    floor = float(np.concatenate(floors).mean())
-    return Calibration(error, float(max(0.0, error + low)), float(min(1.0, error + high)), floor)
+    by_chance = np.concatenate(floors)
+    p_value = (1 + int((by_chance >= error).sum())) / (1 + resamples)
+    return Calibration(error, float(max(0.0, error + low)), float(min(1.0, error + high)), float(by_chance.mean()),
+                       p_value)  # fmt: skip
 
 
 def _errors(gaps: npt.NDArray[np.float64], place: npt.NDArray[np.intp], bins: int) -> npt.NDArray[np.float64]:

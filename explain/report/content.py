@@ -19,18 +19,30 @@ from explain.errors import InputError
 from explain.files import sha256_json
 from explain.i18n import Translator, translate
 from explain.methods.base import METHODS
-from explain.metrics.statistics import bootstrap_interval, largest_unseen_rate, paired_difference
+from explain.metrics.statistics import largest_unseen_rate
 from explain.provenance import library_versions
 from explain.record import Record
 from explain.render.heatmap import CLIP_PERCENTILE, OPACITY, Scope, View
 from explain.render.plots import arm_label
+from explain.report.answers_part import (
+    RESAMPLES,
+    SEED,
+    Calibration,
+    ClassRecall,
+    PairedResult,
+    calibration_of,
+    confusion_of,
+    paired_result,
+    percent,
+    recalls_of,
+)
 from explain.report.panels import ARMS, RULES, Panels, draw_pictures, picture_file, view_panels
+from explain.report.seeds_part import Seeds, seeds_of, sibling_pairs
+from explain.report.training_part import Training, same_budget, training_of
 from explain.training.pair import MatchedPair, compare_runs
 from explain.training.run import Run
 
-FORMAT = 1
-RESAMPLES = 2000
-SEED = 0
+FORMAT = 2
 
 MEASURES = ("completeness_gap", "converged", "nodes", "prompt_share", "prompt_share_null")
 """Extras that are printed under a map when it has them."""
@@ -57,26 +69,6 @@ class PerArm(Record):
     equal: bool
 
 
-class Trial(Record):
-    """One learning rate tried; accuracy 0-1."""
-
-    learning_rate: float
-    val_accuracy: float
-    val_loss: float
-    seconds: float
-    chosen: bool
-
-
-class ClassRecall(Record):
-    """Recall of one class, 0-1, with its interval, over `count` images."""
-
-    name: str
-    recall: float
-    low: float
-    high: float
-    count: int
-
-
 class Arm(Record):
     """One trained model: what it is, what it cost, how it does on the test images."""
 
@@ -90,7 +82,6 @@ class Arm(Record):
     seconds_per_epoch: float
     peak_mib: float
     learning_rate: float
-    trials: tuple[Trial, ...]
     device: str
     precision: str
     accuracy: float
@@ -100,19 +91,14 @@ class Arm(Record):
     loss: float
     recalls: tuple[ClassRecall, ...]
     confusion: tuple[tuple[int, ...], ...]
+    calibration: Calibration
+    training: Training
 
 
-class PairedResult(Record):
-    """VPT minus FT in accuracy, image by image; the four counts sum to the test images."""
+class MatchedRow(PerArm):
+    """A field that must agree; `set_apart` where the recipe's protocol says that it does not."""
 
-    mean: float
-    low: float
-    high: float
-    both_right: int
-    only_vpt: int
-    only_ft: int
-    both_wrong: int
-    statement: str
+    set_apart: bool
 
 
 class ClassCount(Record):
@@ -239,8 +225,10 @@ class Evidence(Record):
         id: first 12 digits of the SHA-256 of everything else.
         created: time of the newest run, so that the same runs give the same report.
         statements: what is claimed on the first page, in words.
-        matched: the fields that must agree; `is_matched` is their verdict.
+        matched: the fields that must agree; `is_matched` when all do but those set apart on purpose.
         arms: every trained model, "vpt" and "ft" first.
+        same_budget: every arm had as many trials and training steps as the next.
+        seeds: what the other seeds of the same study say; None for a pair on its own.
         not_evaluated: parts of an audit without data.
         files: SHA-256 of what the report rests on.
     """
@@ -253,12 +241,14 @@ class Evidence(Record):
     statements: tuple[str, ...]
     backbone: BackboneCard
     image_size: int
-    matched: tuple[PerArm, ...]
+    matched: tuple[MatchedRow, ...]
     is_matched: bool
     arms: tuple[Arm, ...]
+    same_budget: bool
     resamples: int
     resample_seed: int
     difference: PairedResult
+    seeds: Seeds | None
     data: Data
     methods: tuple[MethodSettings, ...]
     panels: PanelSection
@@ -290,33 +280,38 @@ def gather(pair: MatchedPair, panels: Panels, lang: str = "en", *, scope: Scope 
     t = translate(lang)
     _check_same_weights(pair, panels)
     arms = tuple(_arm(name, run, t) for name, run in pair.runs.items())
-    difference = _difference(pair, t)
+    difference = paired_result(pair.vpt.predictions, pair.ft.predictions, t)
+    study = sibling_pairs(pair)
+    seeds = seeds_of(study, {arm.name: arm.label for arm in arms}, t)
     methods = tuple(_method(name, panels) for name in panels.record.plan.methods)
     matched = tuple(
-        PerArm(name=t(f"term.matched.{_slug(field.name)}"), values=field.values, equal=field.equal)
+        MatchedRow(name=t(f"term.matched.{_slug(field.name)}"), values=field.values, equal=field.equal,
+                   set_apart=field.set_apart and not field.equal)
         for field in compare_runs(pair.runs)
-    )
+    )  # fmt: skip
     evidence = Evidence(
         lang=lang,
         created=max((run.manifest.created for run in pair), key=datetime.fromisoformat),
         title=t("report.title", data=pair.data.name),
-        statements=_statements(pair, arms, difference, t),
+        statements=_statements(pair, arms, difference, seeds, t),
         backbone=pair.vpt.manifest.backbone,
         image_size=pair.vpt.manifest.image_size,
         matched=matched,
-        is_matched=all(field.equal for field in matched),
+        is_matched=all(field.equal or field.set_apart for field in matched),
         arms=arms,
+        same_budget=same_budget([arm.training for arm in arms]),
         resamples=RESAMPLES,
         resample_seed=SEED,
         difference=difference,
+        seeds=seeds,
         data=_data(pair),
         methods=methods,
         panels=_panels(pair, panels, scope, t),
         reading=_reading(methods, scope, t),
-        limitations=_limitations(pair.vpt.manifest.image_size, panels.grid, t),
+        limitations=_limitations(pair.vpt.manifest.image_size, panels.grid, seeds, t),
         not_evaluated=NOT_EVALUATED,
         versions=library_versions() | {name: version(name) for name in ("typst", "matplotlib-fontja")},
-        files=_files(pair, panels),
+        files=_files(pair, study, panels),
     )
     return evidence.model_copy(update={"id": evidence_id(evidence)})
 
@@ -338,73 +333,45 @@ def _slug(words: str) -> str:
     return re.sub("[^a-z0-9]+", "_", words.lower())
 
 
-def _percent(value: float) -> str:
-    """A share 0-1 as percent with one decimal and a true minus sign."""
-    return f"{100 * value:.1f}".replace("-", "\u2212")
-
-
 def _arm(name: str, run: Run, t: Translator) -> Arm:
-    manifest, predictions = run.manifest, run.predictions
+    manifest = run.manifest
     tuning = f"term.tuning.{manifest.tuning}"
-    size = len(manifest.class_names)
-    confusion = np.zeros((size, size), dtype=int)
-    np.add.at(confusion, (predictions.labels, predictions.classes), 1)
     return Arm(
         name=name,
         label=arm_label(name, t),
         tuning=t(tuning) if tuning in t else manifest.tuning,
         options=tuple(Named(name=key, value=str(value)) for key, value in manifest.tuning_options.items()),
-        trials=tuple(
-            Trial(**trial.model_dump(), chosen=trial.learning_rate == manifest.learning_rate)
-            for trial in manifest.trials
-        ),
+        learning_rate=manifest.learning_rate,
         accuracy=manifest.test.accuracy,
         low=manifest.test.low,
         high=manifest.test.high,
         count=manifest.test.count,
         loss=manifest.test.loss,
-        recalls=tuple(
-            _recall(class_name, predictions.correct[predictions.labels == index])
-            for index, class_name in enumerate(manifest.class_names)
-            if (predictions.labels == index).any()
-        ),
-        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        recalls=recalls_of(run),
+        confusion=confusion_of(run),
+        calibration=calibration_of(run.predictions, t),
+        training=training_of(run, t),
         **manifest.model_dump(include={
-            "trained_parameters", "total_parameters", "weights_bytes", "seconds_per_epoch", "peak_mib",
-            "learning_rate", "device", "precision",
+            "trained_parameters", "total_parameters", "weights_bytes", "seconds_per_epoch", "peak_mib", "device",
+            "precision",
         }),
     )  # fmt: skip
 
 
-def _recall(name: str, correct: Array) -> ClassRecall:
-    low, high = bootstrap_interval(correct, resamples=RESAMPLES, seed=SEED)
-    return ClassRecall(name=name, recall=float(correct.mean()), low=low, high=high, count=len(correct))
-
-
-def _difference(pair: MatchedPair, t: Translator) -> PairedResult:
-    vpt, ft = pair.vpt.predictions.correct, pair.ft.predictions.correct
-    result = paired_difference(vpt, ft, resamples=RESAMPLES, seed=SEED)
-    mean, low, high = (_percent(value) for value in result)
-    return PairedResult(
-        mean=result.mean, low=result.low, high=result.high,
-        both_right=int((vpt & ft).sum()), only_vpt=int((vpt & ~ft).sum()),
-        only_ft=int((ft & ~vpt).sum()), both_wrong=int((~vpt & ~ft).sum()),
-        statement=t(f"report.statement.{'clear' if result.beyond_chance else 'open'}", mean=mean, low=low, high=high),
-    )  # fmt: skip
-
-
-def _statements(pair: MatchedPair, arms: tuple[Arm, ...], difference: PairedResult, t: Translator) -> tuple[str, ...]:
+def _statements(
+    pair: MatchedPair, arms: tuple[Arm, ...], difference: PairedResult, seeds: Seeds | None, t: Translator
+) -> tuple[str, ...]:
     vpt, ft = arms[0], arms[1]
     perfect = [arm for arm in arms if arm.accuracy == 1]
     return (
         t("report.statement.result", count=vpt.count, data=pair.data.name,
-          vpt=_percent(vpt.accuracy), ft=_percent(ft.accuracy)),
+          vpt=percent(vpt.accuracy), ft=percent(ft.accuracy)),
         difference.statement,
-        *(t("report.statement.all_alike", arm=arm.label, bound=_percent(largest_unseen_rate(arm.count)))
+        *(t("report.statement.all_alike", arm=arm.label, bound=percent(largest_unseen_rate(arm.count)))
           for arm in perfect),
         t("report.statement.cost", vpt_trained=f"{vpt.trained_parameters:,}", ft_trained=f"{ft.trained_parameters:,}",
           share=f"{100 * vpt.trained_parameters / ft.trained_parameters:.2f}"),
-        t("report.statement.one_training"),
+        seeds.statement if seeds else t("report.statement.one_training"),
     )  # fmt: skip
 
 
@@ -530,16 +497,26 @@ def _reading(methods: tuple[MethodSettings, ...], scope: Scope, t: Translator) -
     return (*lines, t("report.reading.completeness_gap"), t("report.reading.prompt_share"), t("report.reading.blank"))
 
 
-def _limitations(image_size: int, grid: tuple[int, int], t: Translator) -> tuple[str, ...]:
-    names = ("not_cause", "plausible", "resolution", "one_training", "data", "automation", "file")
-    values = {"resolution": {"rows": grid[0], "columns": grid[1], "cell": round(image_size / grid[0])}}
+def _limitations(image_size: int, grid: tuple[int, int], seeds: Seeds | None, t: Translator) -> tuple[str, ...]:
+    trainings = "few_trainings" if seeds else "one_training"
+    names = ("not_cause", "plausible", "resolution", trainings, "data", "automation", "file")
+    values: dict[str, dict[str, int]] = {
+        "resolution": {"rows": grid[0], "columns": grid[1], "cell": round(image_size / grid[0])},
+        "few_trainings": {"count": len(seeds.seeds) if seeds else 1},
+    }
     return tuple(t(f"report.limitation.{name}", **values.get(name, {})) for name in names)
 
 
-def _files(pair: MatchedPair, panels: Panels) -> tuple[Named, ...]:
+def _files(pair: MatchedPair, study: list[MatchedPair], panels: Panels) -> tuple[Named, ...]:
     runs = [
         Named(name=f"{arm}/{name}", value=digest)
         for arm, run in pair.runs.items()
         for name, digest in run.manifest.files.items()
     ]
-    return (*runs, *(Named(name=f"maps/{name}", value=digest) for name, digest in panels.record.files.items()))
+    others = [
+        Named(name=f"{other.path.name}/{arm}/predictions.parquet", value=run.manifest.files["predictions.parquet"])
+        for other in study if other is not pair
+        for arm, run in other.runs.items()
+    ]  # fmt: skip
+    maps = [Named(name=f"maps/{name}", value=digest) for name, digest in panels.record.files.items()]
+    return (*runs, *others, *maps)

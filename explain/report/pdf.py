@@ -26,13 +26,14 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from explain.errors import ExplainError, InputError, IntegrityError
-from explain.files import write_atomically
+from explain.files import read_json, write_atomically
 from explain.i18n import translate
 from explain.render import arm_colour
 from explain.render.heatmap import Scope, colour_bar
 from explain.report.content import Evidence, evidence_id, gather
 from explain.report.panels import Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.training.pair import MatchedPair
+from explain.training.study import seed_folder
 
 MISSING = "\ufffd"
 """Printed for a character that no font has a glyph for; evidence.json keeps the original."""
@@ -51,7 +52,8 @@ def write_report(
     """Write the audit report of a matched pair.
 
     Args:
-        run_or_pair: a pair, or its folder.
+        run_or_pair: a pair, or its folder. A study's folder stands for its first seed; the report on any seed of a
+            study tells of all of them.
         out: the PDF; appears whole or not at all.
         lang: "en" or "ja".
         panels: maps to show; None takes those in the pair's folder, or makes them.
@@ -156,6 +158,8 @@ def _open(run_or_pair: object) -> MatchedPair:
     folder = Path(run_or_pair)
     if (folder / "manifest.json").is_file():
         raise InputError(f"{folder} is a single run; a report compares two: give the folder above it, {folder.parent}")
+    if (folder / "study.json").is_file():
+        folder = seed_folder(folder, read_json(folder / "study.json")["seeds"][0])
     return MatchedPair.load(folder)
 
 

@@ -62,6 +62,13 @@ def test_a_calibrated_model_measures_its_floor_on_average() -> None:
         np.mean([result.floor for result in results]), rel=0.1
     )
     assert np.mean([result.floor for result in results]) > 0.05  # 60 images: far from 0 by chance alone
+    assert sum(result.p_value < 0.1 for result in results) == pytest.approx(6, abs=6)
+    assert np.mean([result.p_value for result in results]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_overconfidence_is_not_taken_for_chance() -> None:
+    results = [calibration_error_interval(*calibrated(60, seed, 0.3), resamples=200) for seed in range(20)]
+    assert max(result.p_value for result in results) < 0.05
 
 
 def test_the_interval_is_as_wide_as_samples_spread() -> None:

@@ -1,12 +1,17 @@
 """The evidence says what the runs' files say."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fake_pair import make_fake_pair
 
 from explain.errors import InputError
 from explain.i18n import translate
-from explain.metrics.statistics import bootstrap_interval
+from explain.metrics.calibration import expected_calibration_error
+from explain.metrics.statistics import Difference, mcnemar, paired_seeds, two_way_bootstrap, wilson_interval
 from explain.report.content import (
     NOT_EVALUATED,
     PLACES,
@@ -16,7 +21,16 @@ from explain.report.content import (
     place_of_peak,
 )
 from explain.report.panels import Panels, draw_pictures
-from explain.training.pair import MATCHED_FIELDS, MatchedPair
+from explain.report.seeds_part import seeds_of, sibling_pairs
+from explain.report.training_part import same_budget, training_of
+from explain.training.pair import MATCHED_FIELDS, MatchedField, MatchedPair
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> list[MatchedPair]:
+    """Three seeds on the same images."""
+    root = tmp_path_factory.mktemp("study")
+    return [make_fake_pair(root / f"seed{seed}", seed=seed) for seed in (0, 3, 4)]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +83,7 @@ def test_recall_comes_with_its_interval(evidence: Evidence, fake_pair: MatchedPa
     correct = predictions.correct[predictions.labels == 0]
     first = evidence.arms[0].recalls[0]
     assert first.recall == pytest.approx(correct.mean())
-    assert (first.low, first.high) == bootstrap_interval(correct)
+    assert (first.low, first.high) == wilson_interval(int(correct.sum()), len(correct))
 
 
 def test_the_matched_verdict_has_every_field(evidence: Evidence) -> None:
@@ -77,9 +91,124 @@ def test_the_matched_verdict_has_every_field(evidence: Evidence) -> None:
     assert [row.name for row in evidence.matched] == list(MATCHED_FIELDS.values())
 
 
-def test_one_learning_rate_of_each_arm_is_marked_as_chosen(evidence: Evidence) -> None:
+def test_every_trial_is_told_and_one_is_the_chosen(evidence: Evidence, fake_pair: MatchedPair) -> None:
     for arm in evidence.arms:
-        assert [trial.learning_rate for trial in arm.trials if trial.chosen] == [arm.learning_rate]
+        recorded = fake_pair.runs[arm.name].manifest.trials
+        assert [trial.model_dump(exclude={"options", "chosen"}) for trial in arm.training.trials] == [
+            trial.model_dump(exclude={"options"}) for trial in recorded
+        ]
+        assert [trial.learning_rate for trial in arm.training.trials if trial.chosen] == [arm.learning_rate]
+    assert evidence.arms[0].training.trials[0].options == {"num_tokens": "10", "deep": "True"}
+
+
+def test_of_two_like_trials_only_one_is_chosen(fake_pair: MatchedPair) -> None:
+    manifest = fake_pair.ft.manifest
+    twice = manifest.model_copy(update={"trials": (*manifest.trials, manifest.trials[-1])})
+    training = training_of(replace(fake_pair.ft, manifest=twice), translate("en"))
+    assert [trial.chosen for trial in training.trials] == [False, False, True, False]
+
+
+def test_every_arm_is_shown_to_have_had_the_same_budget(evidence: Evidence) -> None:
+    assert evidence.same_budget
+    for arm in evidence.arms:
+        assert (len(arm.training.trials), arm.training.trial_steps, arm.training.steps) == (3, 90, 72)
+    short = evidence.arms[0].training.model_copy(update={"steps": 71})
+    assert not same_budget([short, evidence.arms[1].training])
+
+
+def test_training_is_told_as_it_was_recorded(evidence: Evidence, fake_pair: MatchedPair) -> None:
+    vpt, ft = evidence.arms[0].training, evidence.arms[1].training
+    assert vpt.epochs == tuple(fake_pair.vpt.history) and (vpt.watched, vpt.turning_epoch) == ("test", None)
+    assert ft.turning_epoch == 5 and "epoch 5 of 12" in ft.sentence
+    last = fake_pair.ft.history[-1]
+    assert last.test_accuracy is not None and last.test_loss is not None
+    assert ft.accuracy_gap == pytest.approx(last.train_accuracy - last.test_accuracy)
+    assert ft.loss_gap == pytest.approx(last.test_loss - last.train_loss)
+    assert (ft.gradient_norm_max, ft.seconds, ft.energy_j) == (5.0, 30.0, 960.0)
+
+
+def test_energy_of_a_part_of_the_epochs_is_no_energy(fake_pair: MatchedPair) -> None:
+    history = [*fake_pair.vpt.history[:-1], fake_pair.vpt.history[-1].model_copy(update={"energy_j": None})]
+    run = replace(fake_pair.vpt)
+    run.__dict__["history"] = history
+    assert training_of(run, translate("en")).energy_j is None
+
+
+def test_calibration_is_that_of_the_predictions(evidence: Evidence, fake_pair: MatchedPair) -> None:
+    for arm in evidence.arms:
+        predictions, it = fake_pair.runs[arm.name].predictions, arm.calibration
+        assert it.error == pytest.approx(expected_calibration_error(predictions.probabilities, predictions.labels))
+        assert it.low <= it.error <= it.high
+        assert sum(row.count for row in it.bins) == arm.count
+    assert "over-confident" in evidence.arms[2].calibration.sentence  # 88 % sure, half of them right
+    assert "no miscalibration" in evidence.arms[1].calibration.sentence
+
+
+def test_disagreements_are_tested_and_said(evidence: Evidence, fake_pair: MatchedPair) -> None:
+    result = mcnemar(fake_pair.vpt.predictions.correct, fake_pair.ft.predictions.correct)
+    difference = evidence.difference
+    assert (difference.only_vpt, difference.only_ft, difference.p_value) == (result.b, result.c, result.p_value)
+    assert difference.tie == (difference.low <= 0 <= difference.high)
+    assert f"p = {result.p_value:.3f} (McNemar's exact test)" in difference.test_statement
+
+
+def test_a_pair_on_its_own_has_no_seeds_and_says_so(evidence: Evidence) -> None:
+    assert evidence.seeds is None
+    assert any("One training per arm" in statement for statement in evidence.statements)
+
+
+def test_seeds_of_a_study_are_told_together(study: list[MatchedPair]) -> None:
+    evidence = gather(study[1], Panels.load(study[1].path), "en")
+    seeds = evidence.seeds
+    assert seeds is not None and seeds.seeds == (0, 3, 4)
+    vpt, ft = ([pair.runs[arm].manifest.test.accuracy for pair in study] for arm in ("vpt", "ft"))
+    expected = paired_seeds(vpt, ft)
+    assert (seeds.mean, seeds.low, seeds.high, seeds.per_seed) == expected
+    assert seeds.arms[0].accuracies == tuple(vpt) and seeds.arms[0].mean == pytest.approx(np.mean(vpt))
+    correct = [np.stack([pair.runs[arm].predictions.correct for pair in study]) for arm in ("vpt", "ft")]
+    assert (seeds.both_low, seeds.both_high) == two_way_bootstrap(*correct)[1:]
+    assert not seeds.tie and "unlikely to explain" in seeds.statement and seeds.statement in evidence.statements
+    assert not any("One training per arm" in statement for statement in evidence.statements)
+    named = {file.name: file.value for file in evidence.files}
+    assert named["seed4/ft/predictions.parquet"] == study[2].ft.manifest.files["predictions.parquet"]
+
+
+def test_only_finished_pairs_of_the_same_recipe_and_images_are_seeds(study: list[MatchedPair], tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    for pair in study[:2]:
+        shutil.copytree(pair.path, root / pair.path.name)
+    shutil.copytree(study[2].path, root / "seed4")
+    (root / "seed4" / "ft" / "manifest.json").unlink()  # still training
+    make_fake_pair(root / "seed5", per_class=12, seed=5)  # other images
+    assert [pair.vpt.manifest.seed for pair in sibling_pairs(MatchedPair.load(root / "seed0"))] == [0, 3]
+
+
+def test_seeds_that_tie_are_called_a_tie(study: list[MatchedPair]) -> None:
+    runs = {"vpt": study[0].ft, "ft": study[0].vpt, "linear": study[0].runs["linear"]}
+    turned = MatchedPair(study[0].path, runs)  # VPT and FT change places in one of two seeds
+    labels = {name: name for name in runs}
+    seeds = seeds_of([study[1], turned], labels, translate("en"))
+    assert seeds is not None and seeds.tie and "includes 0: a tie" in seeds.statement
+    assert seeds_of([study[0]], labels, translate("en")) is None
+
+
+def test_seeds_that_agree_on_images_that_do_not_are_a_tie(
+    study: list[MatchedPair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = Difference(-0.1, -0.3, 0.1)
+    monkeypatch.setattr("explain.report.seeds_part.two_way_bootstrap", lambda a, b, **options: wide)
+    seeds = seeds_of(study, {name: name for name in study[0].runs}, translate("en"))
+    assert seeds is not None and seeds.tie and seeds.high < 0
+    assert "other test images could still turn the result round: a tie" in seeds.statement
+
+
+def test_a_field_set_apart_by_a_protocol_is_no_mismatch_and_is_marked(
+    fake_pair: MatchedPair, fake_panels: Panels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = MatchedField("batch size", {"vpt": "5", "ft": "64"}, set_apart=True)
+    monkeypatch.setattr("explain.report.content.compare_runs", lambda runs: [apart])
+    evidence = gather(fake_pair, fake_panels, "en")
+    assert evidence.is_matched and evidence.matched[0].set_apart and not evidence.matched[0].equal
 
 
 def test_panels_name_both_answers_and_all_maps(evidence: Evidence, fake_pair: MatchedPair, fake_panels: Panels) -> None:

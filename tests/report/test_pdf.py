@@ -5,6 +5,7 @@ import json
 import re
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pypdf
@@ -13,11 +14,12 @@ from fake_pair import make_fake_pair
 
 from explain.attribution import Attribution
 from explain.errors import ExplainError, InputError, IntegrityError, UnknownNameError
+from explain.files import write_json
 from explain.report import pdf
 from explain.report.content import Evidence, evidence_id, gather
 from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import MISSING, printable, render_pdf, write_report
-from explain.training.pair import MatchedPair
+from explain.training.pair import MATCHED_FIELDS, MatchedPair
 
 HOSTILE = (
     '#panic("x") *b* $x$ `r` <l> @ref',
@@ -68,11 +70,24 @@ def test_every_number_of_the_tables_is_in_the_text(reader: pypdf.PdfReader, evid
         expected += [f"{arm.trained_parameters:,}", f"{arm.total_parameters:,}", fixed(arm.weights_bytes / 1e6, 2),
                      fixed(arm.seconds_per_epoch, 2), fixed(arm.peak_mib, 0), percent(arm.accuracy), percent(arm.low),
                      percent(arm.high), str(arm.count), fixed(arm.loss, 3)]  # fmt: skip
-        for trial in arm.trials:
-            expected += [percent(trial.val_accuracy), fixed(trial.val_loss, 3), fixed(trial.seconds, 1)]
+        for trial in arm.training.trials:
+            row = f"{trial.epochs} {trial.steps} {percent(trial.val_accuracy)} {fixed(trial.val_loss, 3)}"
+            expected.append(f"{row} {fixed(trial.seconds, 1)}{' Chosen' if trial.chosen else ''}")
+        expected += [arm.training.sentence, arm.calibration.sentence]
+        it = arm.calibration
+        numbers = [it.confidence, arm.accuracy, it.error, it.low, it.high, it.floor, it.adaptive]
+        expected.append("{} {} {} {} to {} {} {}".format(*map(percent, numbers)))
+        budget = arm.training.trial_steps, arm.training.steps, arm.training.trial_steps + arm.training.steps
+        seconds = fixed(arm.training.search_seconds, 1), fixed(arm.training.seconds, 1)
+        expected.append(" ".join(map(str, (len(arm.training.trials), *budget, *seconds))))
         for recall in arm.recalls:
             expected += [recall.name, f"{percent(recall.recall)} ({percent(recall.low)} to {percent(recall.high)})"]
         expected += [" ".join(map(str, row)) for row in arm.confusion]
+    rows = {"points": lambda it: percent(it.accuracy_gap), "nats": lambda it: fixed(it.loss_gap, 3),
+            "epoch": lambda it: str(it.turning_epoch or "never"), "kJ": lambda it: fixed(it.energy_j / 1000, 2)}
+    for end, value in rows.items():
+        expected.append(f"{end} " + " ".join(value(arm.training) for arm in evidence.arms))
+    expected.append(evidence.difference.test_statement)
     for row in evidence.data.counts:
         expected.append(f"{row.name} {row.train} {row.val} {row.test} {row.unused} {row.total}")
     for rule in evidence.panels.rules:
@@ -203,6 +218,59 @@ def test_long_and_many_names_still_fit(evidence: Evidence, jpegs: dict[str, byte
     assert "and 40 more" in text and "12 classes do not fit" in text
 
 
+def rebuilt(record: dict[str, Any], jpegs: dict[str, bytes]) -> str:
+    """The text of a changed record's page."""
+    changed = Evidence.model_validate(record | {"id": ""})
+    changed = changed.model_copy(update={"id": evidence_id(changed)})
+    return text_of(pypdf.PdfReader(io.BytesIO(render_pdf(changed, jpegs))))
+
+
+def test_seeds_are_printed_with_their_verdict(tmp_path: Path) -> None:
+    pairs = [make_fake_pair(tmp_path / f"seed{seed}", seed=seed) for seed in range(3)]
+    panels = Panels.load(pairs[0].path)
+    evidence = gather(pairs[0], panels, "en")
+    text = text_of(pypdf.PdfReader(io.BytesIO(render_pdf(evidence, draw_pictures(panels)))))
+    seeds = evidence.seeds
+    assert seeds is not None and "Over 3 seeds" in text and seeds.statement in text
+    for index, seed in enumerate(seeds.seeds):
+        accuracies = " ".join(percent(arm.accuracies[index]) for arm in seeds.arms)
+        assert f"{seed} {accuracies} {percent(seeds.per_seed[index])}" in text
+    assert "Mean " + " ".join(percent(entry.mean) for entry in (*seeds.arms, seeds)) in text
+    assert seeds.both_low is not None and seeds.both_high is not None
+    assert f"drawn again together: {percent(seeds.both_low)} to {percent(seeds.both_high)} points" in text
+    write_json(tmp_path / "study.json", {"seeds": [2, 0, 1], "arms": list(pairs[0].runs)})
+    assert pdf._open(tmp_path).vpt.manifest.seed == 2  # a study stands for its first seed
+
+
+def test_what_was_not_recorded_is_said_and_not_drawn(evidence: Evidence, jpegs: dict[str, bytes]) -> None:
+    record = evidence.model_dump(mode="json")
+    for arm in record["arms"]:
+        arm["training"] |= {"watched": None, "accuracy_gap": None, "loss_gap": None, "turning_epoch": None,
+                            "energy_j": None}  # fmt: skip
+        for epoch in arm["training"]["epochs"]:
+            epoch |= {"val_loss": None, "val_accuracy": None, "test_loss": None, "test_accuracy": None}
+    assert rebuilt(record, jpegs).count("not recorded") == 4 * 3
+
+
+@pytest.mark.parametrize("arms", [1, 2])
+def test_one_epoch_and_many_arms_are_typeset(evidence: Evidence, jpegs: dict[str, bytes], arms: int) -> None:
+    record = evidence.model_dump(mode="json")
+    record["arms"] += [record["arms"][2] | {"name": f"arm{n}", "label": f"Arm {n}"} for n in range(arms)]
+    for arm in record["arms"]:
+        arm["training"]["epochs"] = arm["training"]["epochs"][:1]
+    text = rebuilt(record, jpegs)
+    assert f"Arm {arms - 1}" in text and "Page 1 of" in text.split("1 Matched training")[0]  # the cover is one page
+    assert text.split("1 Matched training")[0].count("Page") == 1
+
+
+def test_unequal_budgets_and_fields_set_apart_are_said_aloud(evidence: Evidence, jpegs: dict[str, bytes]) -> None:
+    record = evidence.model_dump(mode="json") | {"same_budget": False}
+    record["matched"][0] |= {"equal": False, "set_apart": True, "values": {"vpt": "5", "ft": "64"}}
+    text = rebuilt(record, jpegs)
+    assert "NOT given the same" in text and "none is the better one" not in text
+    assert "1 set apart by the protocol" in text and "vpt: 5; ft: 64" in text
+
+
 def test_a_report_without_panels_or_rejected_files_is_typeset(evidence: Evidence) -> None:
     record = evidence.model_dump(mode="json") | {"id": ""}
     record["panels"]["samples"] = []
@@ -250,7 +318,7 @@ def test_wrong_requests_say_what_to_do(fake_pair: MatchedPair, tmp_path: Path) -
 
 def test_a_trained_pair_gets_its_report(tiny_pair: MatchedPair, tmp_path: Path) -> None:
     text = text_of(pypdf.PdfReader(write_report(tiny_pair, tmp_path / "report.pdf")))
-    assert "17 of 17 fields equal" in text and "Integrated Gradients" in text
+    assert f"{len(MATCHED_FIELDS)} of {len(MATCHED_FIELDS)} fields equal" in text and "Integrated Gradients" in text
     assert (tiny_pair.path / "maps" / "panels.json").is_file()
 
 
