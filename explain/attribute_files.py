@@ -21,7 +21,8 @@ from explain.files import write_atomically, write_json
 from explain.methods.base import METHODS
 from explain.model import TunedModel
 from explain.render.heatmap import is_blank, overlay, scale_for
-from explain.training.fit import Progress, accelerator_for
+from explain.training.images import Progress
+from explain.training.machine import Machine
 from explain.training.run import load_model
 
 
@@ -61,7 +62,7 @@ def attribute_files(
     good, rejected = _readable(inputs)
     if not good:
         raise InputError(f"no readable image among {len(inputs)} inputs; {len(rejected)} files were left out")
-    model.to(accelerator_for(device).device)
+    model.to(Machine(device=device).torch_device)
     wanted = tuple(methods or DEFAULT_METHODS)
     maps = attribute(model, good, methods=wanted, targets=index, options=options, batch_size=batch_size,
                      memory_budget=memory_budget, precision=precision,

@@ -13,7 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from explain.console import console, errors, print_rejected, progress_bars, result_table
+from explain.cli_prompts import prompts
+from explain.cli_train import Device, leave, search, settings, train, tunings
+from explain.console import console, errors, progress_bars, result_table
 from explain.errors import ExplainError, InputError
 
 app = typer.Typer(
@@ -23,8 +25,8 @@ app = typer.Typer(
 )  # fmt: skip
 backbones = typer.Typer(no_args_is_help=True, help="Pretrained vision transformers: what there is, and fetching it.")
 app.add_typer(backbones, name="backbones")
+app.add_typer(prompts, name="prompts")
 
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; left out: a GPU when there is one.")]
 Seed = Annotated[int, typer.Option(help="Of the split, the image order, the flips and the first values.")]
 INTERRUPTED = 130
 """What typer leaves with after Ctrl-C."""
@@ -56,54 +58,16 @@ def demo(
         console.print(f"{out} held a demo of other settings; it is kept as {kept}")
     with progress_bars() as progress:
         result = run_demo(recipe, out, per_rule=1 if quick else 2, device=device, lang=lang, progress=progress)
-    console.print(result_table(result.pair))
+    console.print(result_table(result.pair.runs))
     for what, path in (("overview", result.overview), ("report", result.report), ("maps", result.panels.folder)):
         console.print(f"{what:9} {path}", highlight=False)
     console.print(f"look around: explain view {out}", highlight=False)
-    _leave(result.pair.data.rejected)
+    leave(result.pair.data.rejected)
 
 
-@app.command()
-def train(
-    data: Annotated[str, typer.Argument(help="An image folder (one sub-folder per class), a CSV table with columns "
-                                             "path,label[,mask], or the name textile.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the pair; default runs/<name of the data>.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of recipe fields; the rest is the default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One recipe field, such as --set epochs=30; "
-                                                      "may be given several times.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Short for --set seed=…")] = None,
-    device: Device = None,
-) -> None:  # fmt: skip
-    """Train a matched pair (VPT and FT) and a linear probe on your images.
-
-    Every arm gets the same images in the same order, the same number of learning-rate trials and the same steps.
-    An interrupted training continues with the same command.
-    """
-    from explain.data.base import load_data
-    from explain.training.recipe import Recipe
-    from explain.training.train import train_pair
-
-    fields = Recipe.read(recipe).model_dump(mode="json") if recipe else Recipe().model_dump(mode="json")
-    chosen = Recipe.parse(fields | _settings(set_ or []) | ({"seed": seed} if seed is not None else {}))
-    with progress_bars() as progress:
-        dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
-        pair = train_pair(dataset, chosen, out=out, device=device, progress=progress)
-    console.print(result_table(pair))
-    console.print(f"next: explain report {pair.path}    or: explain view {pair.path}", highlight=False)
-    print_rejected(dataset)
-    _leave(dataset.rejected)
-
-
-def _settings(pairs: list[str], form: str = "--set field=value") -> dict[str, object]:
-    import yaml
-
-    values: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise InputError(f"expected {form}, got {pair!r}")
-        values[name] = yaml.safe_load(text)
-    return values
+app.command()(train)
+app.command()(search)
+app.command()(tunings)
 
 
 @app.command()
@@ -137,13 +101,13 @@ def attribute(
     for item in result.rejected:
         line = f"left out: {ascii(str(item.path))[1:-1]}: {item.reason}: {item.detail}"
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
-    _leave(result.rejected)
+    leave(result.rejected)
 
 
 def _method_options(pairs: list[str]) -> dict[str, dict[str, object]]:
     """`method.option=value` -> options per method."""
     options: dict[str, dict[str, object]] = {}
-    for name, value in _settings(pairs, "--option method.name=value").items():
+    for name, value in settings(pairs, "--option method.name=value").items():
         method, dot, option = name.partition(".")
         if not dot:
             raise InputError(f"expected --option method.name=value, got {name!r}")
@@ -253,12 +217,6 @@ def doctor() -> None:
     }
     for name, value in facts.items():
         console.print(f"{name:14} {value}", highlight=False, markup=False)
-
-
-def _leave(rejected: object) -> None:
-    """Exit 3 when some images were left out."""
-    if rejected:
-        raise typer.Exit(3)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """What the command line prints: progress bars, the result table, lists of rejected images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +18,13 @@ from rich.progress import (
 from rich.table import Table
 
 from explain.data.base import Dataset
-from explain.training.fit import Progress as Report
-from explain.training.pair import MatchedPair
+from explain.data.leaks import Leaks
+from explain.files import read_json
+from explain.metrics.statistics import seed_interval
+from explain.training.images import Progress as Report
+from explain.training.run import Run
+from explain.training.study import Study
+from explain.training.trial import Trial, best_trial
 from explain.tuning.base import TUNINGS
 
 # a pipe or a log has no width of its own, and 80 columns would fold the result table
@@ -26,10 +33,11 @@ errors = Console(stderr=True)
 
 
 @contextmanager
-def progress_bars() -> Iterator[Report]:
+def progress_bars(*, shown: bool = True) -> Iterator[Report]:
     """A callable (what, done, total) that shows one bar per piece of work, with the time it will still take.
 
-    Where the output is no terminal, each piece of work is one plain line when it is finished.
+    Where the output is no terminal, each piece of work is one plain line when it is finished. Of several processes
+    only one should have its progress `shown`.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
@@ -37,6 +45,8 @@ def progress_bars() -> Iterator[Report]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def report(what: str, done: int, total: int) -> None:
+            if not shown:
+                return
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             was_done = bars.tasks[tasks[what]].finished
@@ -48,13 +58,14 @@ def progress_bars() -> Iterator[Report]:
         yield report
 
 
-def result_table(pair: MatchedPair) -> Table:
+def result_table(runs: Mapping[str, Run]) -> Table:
     """One row per arm: accuracy with its interval, trained parameters, bytes, time and memory."""
-    count = pair.vpt.manifest.test.count
-    table = Table(title=f"{pair.path}: {count} test images, {len(pair.split.train)} training images, all arms matched")
+    any_run = next(iter(runs.values()))
+    table = Table(title=f"{any_run.path.parent}: {any_run.manifest.test.count} test images, "
+                        f"{any_run.manifest.train_count} training images")  # fmt: skip
     for heading in ("arm", "tuning", "accuracy (95 % interval)", "trained", "bytes", "s/epoch", "peak MiB", "rate"):
         table.add_column(heading, justify="left" if heading in ("arm", "tuning") else "right")
-    for run in pair:
+    for run in runs.values():
         m = run.manifest
         options = ", ".join(f"{name} {value}" for name, value in m.tuning_options.items())
         table.add_row(
@@ -63,6 +74,56 @@ def result_table(pair: MatchedPair) -> Table:
             f"{m.weights_bytes:,}", f"{m.seconds_per_epoch:.1f}", f"{m.peak_mib:,.0f}", f"{m.learning_rate:g}",
         )  # fmt: skip
     return table
+
+
+def study_table(study: Study) -> Table:
+    """One row per arm: mean accuracy over the seeds with its interval, and how it compares with the first arm."""
+    first, any_run = study.arms[0], next(iter(next(iter(study.runs.values())).values()))
+    table = Table(title=f"{study.path}: {any_run.manifest.test.count} test images, {any_run.manifest.train_count} "
+                        f"training images, seeds {', '.join(map(str, study.seeds))}", caption_justify="left",
+                  caption="95 % intervals: Student's over the seeds; in brackets a bootstrap of seeds and test images. "
+                          "A difference counts only where both leave out 0.")  # fmt: skip
+    for heading in ("arm", "accuracy of each seed", "mean (over seeds)", f"less {first}", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right")
+    for arm in study.arms:
+        accuracies = study.correct(arm).mean(axis=1)
+        low, high = seed_interval(accuracies)
+        row = [arm, " ".join(f"{value:.3f}" for value in accuracies),
+               f"{accuracies.mean():.3f} ({low:.3f} to {high:.3f})"]  # fmt: skip
+        if arm == first:
+            table.add_row(*row, "", "")
+            continue
+        found = study.compare(arm, first)
+        better = arm if found.seeds.mean > 0 else first
+        table.add_row(
+            *row, f"{found.seeds.mean:+.3f} ({found.seeds.low:+.3f} to {found.seeds.high:+.3f}) "
+            f"\\[{found.images.low:+.3f} to {found.images.high:+.3f}]", "tie" if found.tie else f"{better} is better",
+        )  # fmt: skip
+    return table
+
+
+def trial_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
+    """Every trial of every arm; the chosen one is marked."""
+    table = Table(caption="Every arm is searched equally long; * is the point that trains the arm.")
+    for heading in ("arm", "rate", "decay", "options", "epochs", "steps", "validation", "loss", "s", ""):
+        table.add_column(heading, justify="left" if heading in ("arm", "options", "") else "right")
+    for arm, rows in trials.items():
+        best = best_trial(rows)
+        for trial in rows:
+            options = ", ".join(f"{name} {value}" for name, value in trial.options.items())
+            table.add_row(
+                arm, f"{trial.learning_rate:.3g}", f"{trial.weight_decay:g}", options, str(trial.epochs),
+                str(trial.steps), f"{trial.val_accuracy:.3f}", f"{trial.val_loss:.3f}", f"{trial.seconds:.1f}",
+                "*" if trial is best else "",
+            )  # fmt: skip
+    return table
+
+
+def print_leaks(folder: Path) -> None:
+    """One sentence about images that are in training and test both, when there are some."""
+    leaks = Leaks.model_validate(read_json(folder / "leaks.json"))
+    if leaks.pairs:
+        errors.print(f"[bold yellow]warning:[/] {escape(leaks.sentence)}", highlight=False, soft_wrap=True)
 
 
 def print_rejected(data: Dataset) -> None:

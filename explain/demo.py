@@ -7,7 +7,8 @@ from explain.data.base import load_data
 from explain.render.overview import write_overview
 from explain.report.panels import Panels, make_panels
 from explain.report.pdf import write_report
-from explain.training.fit import Progress, accelerator_for
+from explain.training.images import Progress
+from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
 from explain.training.recipe import FT, LINEAR, VPT, Recipe
 from explain.training.train import train_pair
@@ -22,6 +23,7 @@ DEMO = Recipe(
     epochs=7,
     search_epochs=1,
     batch_size=16,
+    monitor_images=45,
     arms={
         "vpt": VPT.model_copy(update={"learning_rates": (1e-3, 5e-3)}),
         "ft": FT.model_copy(update={"learning_rates": (2e-5, 5e-5)}),
@@ -53,7 +55,7 @@ def run_demo(
     data = load_data(DEMO_DATA, lambda done, total: progress("checking the images", done, total))
     pair = train_pair(data, recipe, out=out, device=device, progress=progress)
     panels = make_panels(
-        pair, per_rule=per_rule, device=accelerator_for(device).device,
+        pair, per_rule=per_rule, device=Machine(device=device).torch_device,
         progress=lambda done, total, what: progress("explaining chosen test images", done, total),
     )  # fmt: skip
     overview = out / "overview.png"

@@ -1,214 +1,323 @@
 """fit: the one training loop, the same for every arm.
 
-What an arm sees is a pure function of (seed, epoch): the order of the images and which of them are flipped. The loop
-knows nothing of tunings: it trains the parameters that require a gradient.
+The loop knows nothing of tunings: it trains the parameters that require a gradient. What does not train and lies below
+all that does, the stem, is computed once per image and kept. A training that was killed continues from its checkpoint
+and ends with the very numbers it would have had.
 """
 
-import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-import psutil
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
+from torch.nn.utils import get_total_norm
 
-from explain.backbone import InputTransform
-from explain.data.base import Dataset
-from explain.data.decode import decode
-from explain.errors import InputError, IntegrityError, NonFiniteError
-from explain.files import sha256_file, sha256_json
+from explain.errors import NonFiniteError
 from explain.model import TunedModel
-from explain.training.recipe import Recipe
+from explain.training.checkpoint import (
+    Checkpoint,
+    optimizer_tensors,
+    random_states,
+    restore_optimizer,
+    restore_random_states,
+)
+from explain.training.course import Course
+from explain.training.images import FLIPS, EpochPlan, Images, PixelSource, Progress, Source, quiet
+from explain.training.machine import Machine, PeakMemory, energy_used_j
 from explain.training.run import Epoch
+from explain.training.stem import Flip, Stem, StemCache, split_frozen
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is running, images done, images in all)."""
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """A Progress that says nothing."""
+BEST = "best."
+"""Prefix of the best epoch's weights in a checkpoint."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images decoded and resized once: ids, uint8 pixels (n, 3, H, W) and labels (n,)."""
+class Stems:
+    """What frozen stems made of the images, kept for all trials, seeds and arms that share a stem.
 
-    ids: tuple[str, ...]
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @classmethod
-    def decode(cls, data: Dataset, transform: InputTransform, what: str, progress: Progress = quiet) -> "Images":
-        """Read every sample of a data set.
-
-        Raises:
-            IntegrityError: a file changed since the data set was read.
-        """
-        pixels = torch.empty((len(data), 3, *transform.size), dtype=torch.uint8)
-        for index, sample in enumerate(data.samples):
-            if not sample.path.is_file() or sha256_file(sample.path) != sample.sha256:
-                raise IntegrityError(f"{sample.path} is missing or changed since the data set was read; "
-                                     "restore it, or train into a new folder")  # fmt: skip
-            pixels[index] = transform.pixels(decode(sample.path).image)
-            progress(what, index + 1, len(data))
-        labels = torch.tensor([sample.label for sample in data.samples])
-        return cls(tuple(sample.id for sample in data.samples), pixels, labels)
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """What one epoch shows: the order of the images (n,), and per image whether it is flipped, bool (n, 2)."""
-
-    order: Tensor
-    flips: Tensor
-
-    @classmethod
-    def draw(cls, seed: int, epoch: int, count: int, flip: bool) -> "EpochPlan":
-        """The plan of an epoch; equal arguments give equal plans on every machine."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = torch.randperm(count, generator=generator)
-        flips = torch.rand((count, 2), generator=generator) < 0.5
-        return cls(order, flips & flip)
-
-
-def order_hash(ids: tuple[str, ...], recipe: Recipe) -> str:
-    """SHA-256 over every image id, order and flip that the final training will show."""
-    plans = [EpochPlan.draw(recipe.seed, epoch, len(ids), recipe.flip) for epoch in range(recipe.epochs)]
-    return sha256_json([list(ids), [[plan.order.tolist(), plan.flips.int().tolist()] for plan in plans]])
-
-
-class _EpochImages(TorchDataset[tuple[Tensor, Tensor, int]]):
-    """The images of one epoch in their order, flipped as planned."""
-
-    def __init__(self, images: Images, plan: EpochPlan) -> None:
-        self.images, self.plan = images, plan
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int]:
-        index = int(self.plan.order[position])
-        pixels = self.images.pixels[index]
-        sides = [side for side, flipped in zip((-1, -2), self.plan.flips[index], strict=True) if flipped]
-        return pixels.flip(sides) if sides else pixels, self.images.labels[index], index
-
-
-def accelerator_for(device: str | None) -> Accelerator:
-    """The accelerator of a device name: None takes a GPU when there is one, with bf16 autocast there.
-
-    Raises:
-        InputError: the device is not there.
+    Args:
+        machine: its `cache_mib` is the limit of each entry.
     """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted not in ("cpu", "cuda"):
-        raise InputError(f"expected device 'cpu' or 'cuda', got {device!r}")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' asked for, but torch sees no GPU here; use --device cpu")
-    return Accelerator(cpu=wanted == "cpu", mixed_precision="bf16" if wanted == "cuda" else "no")
+
+    machine: Machine
+    _kept: dict[str, dict[tuple[object, ...], StemCache | None]] = field(default_factory=dict)
+
+    def source(self, stem: Stem, images: Images, model: TunedModel, variants: tuple[Flip, ...]) -> Source | None:
+        """The stem's outputs for some images, or None when they need more memory than allowed."""
+        key = stem.hash
+        if key not in self._kept:
+            self._kept.clear()  # another stem: the memory is for one
+            self._kept[key] = {}
+        part = (images.ids, variants)
+        if part not in self._kept[key]:
+            with self.machine.accelerator.autocast():
+                self._kept[key][part] = StemCache.build(
+                    stem, images.pixels, model.transform, variants=list(variants), batch_size=32,
+                    device=self.machine.torch_device, limit_mib=self.machine.cache_mib,
+                )  # fmt: skip
+        return self._kept[key][part]
 
 
-def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float:
-    """Linear warm-up from 0 over the first `warmup` share of the steps, then a cosine to 0."""
-    rising = max(1, round(warmup * steps)) if warmup else 0
-    if step < rising:
-        return peak * (step + 1) / rising
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+@dataclass
+class _State:
+    """Where a training stands: what a checkpoint says beside its tensors. Sums are over this epoch so far."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    norm: float = 0.0
+    norm_max: float = 0.0
+    seconds: float = 0.0
+    energy_j: float | None = 0.0
+    peak_mib: float = 0.0
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def next_epoch(self, record: Epoch) -> "_State":
+        return _State(epoch=self.epoch + 1, best=self.best, history=[*self.history, record.model_dump()])
 
 
-def parameter_groups(model: TunedModel, weight_decay: float) -> list[dict[str, object]]:
-    """Trained parameters in two groups: matrices and prompts with decay; biases, norms and embeddings without."""
-    spared = {f"vit.{name}" for name in model.vit.no_weight_decay()}
-    trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    decayed = [value for name, value in trained if value.ndim > 1 and name not in spared]
-    kept = [value for name, value in trained if value.ndim <= 1 or name in spared]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+@dataclass
+class _Training:
+    """One training on its way; see `fit`."""
+
+    model: TunedModel
+    network: nn.Module
+    sources: dict[str, Source]
+    images: dict[str, Images]
+    course: Course
+    optimizer: torch.optim.Optimizer
+    machine: Machine
+    checkpoint: Checkpoint | None
+    what: str
+    progress: Progress
+    state: _State = field(default_factory=_State)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.names: dict[Tensor, str] = {value: name for name, value in self.trained.items()}
+
+    def resume(self) -> None:
+        """Continue where the checkpoint stands, if there is one."""
+        found = self.checkpoint.load() if self.checkpoint is not None else None
+        if found is None:
+            return
+        tensors, state = found
+        with torch.no_grad():
+            for name, value in self.trained.items():
+                value.copy_(tensors[f"weight.{name}"])
+        restore_optimizer(self.optimizer, self.names, tensors)
+        restore_random_states(tensors)
+        self.best = {key.removeprefix(BEST): value for key, value in tensors.items() if key.startswith(BEST)}
+        self.state = _State(**state)
+
+    def save(self, *, epoch_ends: bool = False) -> None:
+        """Write a checkpoint when it is time."""
+        if self.checkpoint is not None and self.checkpoint.due(epoch_ends=epoch_ends):
+            weights = {f"weight.{name}": value for name, value in self.trained.items()}
+            best = {f"{BEST}{name}": value for name, value in self.best.items()}
+            moments = optimizer_tensors(self.optimizer, self.names)
+            self.checkpoint.save(weights | best | moments | random_states(), asdict(self.state))
+
+    def epoch(self) -> None:
+        """One pass over the training images, or what is left of it."""
+        train, course, state = self.images["train"], self.course, self.state
+        plan = EpochPlan.draw(course.seed, state.epoch, len(train), course.flip)
+        per_epoch, peak = course.steps_per_epoch(len(train)), PeakMemory(self.machine.torch_device)
+        self.network.train()
+        for index, batch in enumerate(plan.batches(course.batch_size)):
+            if index < state.step:
+                continue
+            started, energy = time.perf_counter(), energy_used_j(self.machine.torch_device)
+            rate = course.rate_at(state.epoch * per_epoch + index, per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            self.take_step(batch, plan.flips, rate, peak)
+            state.step, state.peak_mib = index + 1, max(state.peak_mib, peak.mib)
+            state.seconds += time.perf_counter() - started
+            state.energy_j = _spent(state.energy_j, energy, energy_used_j(self.machine.torch_device))
+            done = state.epoch * len(train) + min((index + 1) * course.batch_size, len(train))
+            self.progress(self.what, done, course.epochs * len(train))
+            self.save()
+        record = self.record(rate)
+        if course.select == "best" and (self.state.best is None or (record.val_accuracy or 0) > self.state.best):
+            self.state.best = record.val_accuracy
+            self.best = {name: value.detach().clone() for name, value in self.trained.items()}
+        self.state = self.state.next_epoch(record)
+        self.save(epoch_ends=True)
+
+    def take_step(self, batch: Tensor, flips: Tensor, rate: float, peak: PeakMemory) -> None:
+        """Forward, backward and update on one batch, of which every process computes its share."""
+        machine, labels = self.machine, self.images["train"].labels
+        mine = batch.tensor_split(machine.processes)[machine.rank]
+        parts = mine.split(-(-len(mine) // machine.accumulate)) if len(mine) else [batch[:1]]
+        for number, part in enumerate(parts, start=1):
+            with ExitStack() as stack:
+                if number < len(parts):
+                    stack.enter_context(machine.accelerator.no_sync(self.network))
+                inputs, truth = self.sources["train"].rows(part, flips[part]), labels[part].to(machine.torch_device)
+                with machine.accelerator.autocast():
+                    logits = self.network(inputs).float()
+                # a process without images of its own still takes part, with nothing to say
+                losses = cross_entropy(logits, truth, reduction="sum") * (1.0 if len(mine) else 0.0)
+                peak.sample()
+                machine.accelerator.backward(losses * (machine.processes / len(batch)))
+                self._count(losses, logits, truth, part, rate, len(mine) > 0)
+        norm = float(get_total_norm([value.grad for value in self.trained.values() if value.grad is not None]))
+        self._check(norm, "gradient", batch, rate)
+        self.state.norm, self.state.norm_max = self.state.norm + norm, max(self.state.norm_max, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _count(self, loss: Tensor, logits: Tensor, truth: Tensor, part: Tensor, rate: float, counts: bool) -> None:
+        value = loss.item()
+        self._check(value, "loss", part, rate)
+        if counts:
+            self.state.loss += value
+            self.state.correct += int((logits.argmax(1) == truth).sum())
+
+    def _check(self, value: float, name: str, rows: Tensor, rate: float) -> None:
+        if value - value == 0:  # neither NaN nor infinite
+            return
+        ids = [self.images["train"].ids[row] for row in rows.tolist()]
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
+        step = self.state.epoch * self.course.steps_per_epoch(len(self.images["train"])) + self.state.step
+        raise NonFiniteError(
+            f"the {name} became {value} at step {step} (learning rate {rate:g}) on images {shown}; "
+            "use a smaller learning rate, or look at these images"
+        )
+
+    def record(self, rate: float) -> Epoch:
+        """What this epoch came to, with the figures on validation and watched test images."""
+        state, count = self.state, len(self.images["train"])
+        loss, correct = self.machine.total([state.loss, state.correct])
+        watched: dict[str, float | None] = {}
+        for part in ("val", "test"):
+            known = len(self.images[part]) > 0
+            logits = self.logits(part) if known else torch.zeros(0, 1)
+            labels = self.images[part].labels
+            watched[f"{part}_loss"] = float(cross_entropy(logits, labels)) if known else None
+            watched[f"{part}_accuracy"] = accuracy(logits, labels) if known else None
+        return Epoch(
+            epoch=state.epoch + 1, learning_rate=rate, train_loss=loss / count, train_accuracy=correct / count,
+            **watched, gradient_norm=state.norm / max(1, state.step), gradient_norm_max=state.norm_max,
+            seconds=state.seconds, peak_mib=state.peak_mib, energy_j=state.energy_j,
+        )  # fmt: skip
+
+    def logits(self, part: str) -> Tensor:
+        """Logits of the validation or the watched test images."""
+        return predict(self.network, self.sources[part], len(self.images[part]), self.course.batch_size, self.machine)
 
 
 def fit(
     model: TunedModel,
-    train: Images,
-    val: Images,
-    recipe: Recipe,
+    images: dict[str, Images],
+    course: Course,
     *,
-    learning_rate: float,
-    epochs: int,
-    accelerator: Accelerator,
+    machine: Machine,
+    stems: Stems | None = None,
+    checkpoint: Checkpoint | None = None,
     what: str = "training",
     progress: Progress = quiet,
-) -> Iterator[Epoch]:
-    """Train a model in place, one epoch per item of the iterator. The global random state is left as found.
+) -> list[Epoch]:
+    """Train a model in place. The global random state is left as found.
+
+    Args:
+        model: what is trained: its parameters that require a gradient.
+        images: "train", "val" and "test"; those of "test" are watched and decide nothing; the latter two may be empty.
+        course: everything that decides the numbers.
+        machine: how it is computed.
+        stems: where outputs of frozen blocks are kept from one training to the next.
+        checkpoint: where the training is kept on its way; it is removed by the caller.
+        what: said to `progress`.
+        progress: told after every step.
+
+    Returns:
+        One record per epoch.
 
     Raises:
-        NonFiniteError: the loss is NaN or infinite; the step and the images are named.
+        NonFiniteError: the loss or the gradient is NaN or infinite; the step and the images are named.
     """
+    accelerator = machine.accelerator
     accelerator.free_memory()  # else it keeps every earlier model and optimiser alive
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=learning_rate)
-    prepared, optimizer = accelerator.prepare(model.training_view(), optimizer)
-    per_epoch = math.ceil(len(train) / recipe.batch_size)
-    total = epochs * len(train)
+    model.to(machine.torch_device)
+    network, sources = _network(model, images, course, machine, stems or Stems(machine))
+    prepared = accelerator.prepare_model(network)
+    if machine.compile:
+        prepared = torch.compile(prepared)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(recipe.seed)
-        for epoch in range(epochs):
-            started, peak = time.perf_counter(), _PeakMemory(accelerator.device)
-            loss_sum, correct = 0.0, 0
-            prepared.train()
-            plan = EpochPlan.draw(recipe.seed, epoch, len(train), recipe.flip)
-            for index, (pixels, labels, rows) in enumerate(_loader(train, plan, recipe.batch_size, accelerator)):
-                step = epoch * per_epoch + index
-                rate = learning_rate_at(step, epochs * per_epoch, learning_rate, recipe.warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with accelerator.autocast():
-                    logits = prepared(model.transform.normalise(pixels))
-                loss = cross_entropy(logits.float(), labels)
-                _check_loss(loss, step, [train.ids[row] for row in rows.tolist()], learning_rate)
-                peak.sample()
-                accelerator.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                loss_sum += loss.item() * len(labels)
-                correct += int((logits.argmax(1) == labels).sum())
-                progress(what, epoch * len(train) + min((index + 1) * recipe.batch_size, len(train)), total)
-            val_logits = predict(prepared, val, recipe.batch_size, accelerator)
-            yield Epoch(
-                epoch=epoch + 1, learning_rate=rate, train_loss=loss_sum / len(train),
-                train_accuracy=correct / len(train), val_loss=float(cross_entropy(val_logits, val.labels)),
-                val_accuracy=accuracy(val_logits, val.labels), seconds=time.perf_counter() - started, peak_mib=peak.mib,
-            )  # fmt: skip
+        torch.manual_seed(course.seed)
+        training = _Training(
+            model, prepared, sources, images, course, course.optimiser(model), machine, checkpoint, what, progress
+        )
+        training.resume()
+        while training.state.epoch < course.epochs:
+            training.epoch()
+    if training.best:
+        with torch.no_grad():
+            for name, value in training.trained.items():
+                value.copy_(training.best[name])
+    return [Epoch.model_validate(record) for record in training.state.history]
+
+
+def _network(
+    model: TunedModel, images: dict[str, Images], course: Course, machine: Machine, stems: Stems
+) -> tuple[nn.Module, dict[str, Source]]:
+    """What is trained, and where its inputs come from: pixels, or a frozen stem's outputs when they can be kept."""
+    view = model.training_view()
+    stem, rest = split_frozen(view)
+    variants = FLIPS if course.flip else FLIPS[:1]
+    if stem is not None and machine.cache_mib:
+        wanted = {part: variants if part == "train" else FLIPS[:1] for part in images}
+        kept = {part: stems.source(stem, images[part], model, wanted[part]) for part in images if len(images[part])}
+        if None not in kept.values():
+            empty = {part: PixelSource(images[part], model.transform, machine.torch_device) for part in images}
+            return rest, empty | {part: source for part, source in kept.items() if source is not None}
+    if machine.recompute:
+        view.vit.set_grad_checkpointing()
+    return view, {part: PixelSource(images[part], model.transform, machine.torch_device) for part in images}
 
 
 def predict(
-    model: nn.Module,
-    images: Images,
+    network: nn.Module,
+    source: Source,
+    count: int,
     batch_size: int,
-    accelerator: Accelerator,
+    machine: Machine,
     what: str = "",
     progress: Progress = quiet,
 ) -> Tensor:
-    """Logits (n, K) in fp32 on the CPU; the model's training flag is left as found."""
-    was_training, parts, done = model.training, [], 0
-    transform: InputTransform = accelerator.unwrap_model(model).transform
-    model.eval()
+    """Logits (n, K) in fp32 on the CPU of all images of a source; the network's training flag is left as found."""
+    was_training, found, done = network.training, None, 0
+    network = getattr(network, "module", network)  # processes do not wait for each other here
+    network.eval()
     with torch.inference_mode():
-        for chunk in images.pixels.split(batch_size):
-            with accelerator.autocast():
-                logits = model(transform.normalise(chunk.to(accelerator.device)))
-            parts.append(logits.float().cpu())
-            done += len(chunk)
+        for number, rows in enumerate(torch.arange(count).split(batch_size)):
+            if number % machine.processes == machine.rank:
+                with machine.accelerator.autocast():
+                    logits = network(source.rows(rows, torch.zeros(len(rows), 2, dtype=torch.bool))).float()
+                found = logits.new_zeros(count, logits.shape[1]) if found is None else found
+                found[rows] = logits
+            done += len(rows)
             if what:
-                progress(what, done, len(images))
-    model.train(was_training)
-    return torch.cat(parts)
+                progress(what, done, count)
+    network.train(was_training)
+    return _joined(found, count, machine).cpu()
+
+
+def _joined(found: Tensor | None, count: int, machine: Machine) -> Tensor:
+    """Rows computed by different processes, put together; rows of others are zero."""
+    if machine.processes == 1:
+        return torch.zeros(0, 1) if found is None else found
+    classes = machine.largest(0 if found is None else found.shape[1])
+    mine = torch.zeros(count, classes, device=machine.torch_device) if found is None else found.clone()
+    joined: Tensor = machine.accelerator.reduce(mine, reduction="sum")
+    return joined
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -216,34 +325,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).float().mean())
 
 
-def _loader(images: Images, plan: EpochPlan, batch_size: int, accelerator: Accelerator) -> DataLoader[object]:
-    pinned = accelerator.device.type == "cuda"
-    # a generator of its own, because a loader draws from the global one otherwise
-    loader = DataLoader(_EpochImages(images, plan), batch_size, pin_memory=pinned, generator=torch.Generator())
-    prepared: DataLoader[object] = accelerator.prepare_data_loader(loader)
-    return prepared
-
-
-def _check_loss(loss: Tensor, step: int, ids: list[str], learning_rate: float) -> None:
-    if not torch.isfinite(loss):
-        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        raise NonFiniteError(
-            f"the loss became {loss.item()} at step {step} (learning rate {learning_rate:g}) on images {shown}; "
-            "use a smaller learning rate, or look at these images"
-        )
-
-
-class _PeakMemory:
-    """Largest memory in use: allocated on a GPU, resident memory after each forward on a CPU; in MiB."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.mib = device, 0.0
-        self._process = psutil.Process(os.getpid())
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def sample(self) -> None:
-        """Look now: activations are all alive between forward and backward."""
-        on_gpu = self.device.type == "cuda"
-        used = torch.cuda.max_memory_allocated(self.device) if on_gpu else self._process.memory_info().rss
-        self.mib = max(self.mib, round(used / 2**20, 1))
+def _spent(so_far: float | None, before: float | None, after: float | None) -> float | None:
+    """Energy so far with that of one more step; None when it is unknown or the counter started over."""
+    if so_far is None or before is None or after is None or after < before:
+        return None
+    return so_far + after - before

@@ -22,17 +22,25 @@ MATCHED_FIELDS: dict[str, str] = {
     "class_names": "classes",
     "data_fingerprint": "images",
     "split_hash": "split",
+    "recipe.label_noise": "label noise",
+    "recipe.imbalance": "imbalance",
+    "train_count": "training images",
     "order_hash": "image order and flips",
     "head_hash": "head before training",
     "seed": "seed",
-    "steps": "training steps",
-    "recipe.batch_size": "batch size",
-    "recipe.epochs": "epochs",
-    "recipe.search_epochs": "epochs per trial",
+    "steps": "steps",
+    "course.batch_size": "batch size",
+    "course.epochs": "epochs",
+    "course.optimizer": "optimizer",
     "recipe.weight_decay": "weight decay",
-    "recipe.warmup": "warm-up",
-    "recipe.flip": "augmentation",
-    "trial_count": "learning-rate trials",
+    "course.warmup": "warm-up",
+    "course.schedule": "schedule",
+    "course.select": "selection of the epoch",
+    "course.flip": "augmentation",
+    "recipe.search": "search",
+    "search_seed": "seed of the search",
+    "trial_count": "trials",
+    "trial_steps": "steps of all trials",
     "precision": "precision",
 }
 """What two matched runs must share: path of the field -> its name in words."""
@@ -40,10 +48,17 @@ MATCHED_FIELDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class MatchedField:
-    """One field of the comparison: its name in words, and each arm's value as text."""
+    """One field of the comparison.
+
+    Args:
+        name: in words.
+        values: each arm's value as text.
+        set_apart: True when a published protocol says that the arms differ here.
+    """
 
     name: str
     values: dict[str, str]
+    set_apart: bool = False
 
     @property
     def equal(self) -> bool:
@@ -54,19 +69,30 @@ class MatchedField:
 def compare_runs(runs: dict[str, Run]) -> list[MatchedField]:
     """Every field that must agree, with each run's value, in a fixed order."""
     return [
-        MatchedField(words, {arm: _text(_field(run, path)) for arm, run in runs.items()})
+        MatchedField(
+            words, {arm: _text(_field(_begun(runs, run, path), path)) for arm, run in runs.items()},
+            set_apart=all(words in run.recipe.unequal for run in runs.values()),
+        )
         for path, words in MATCHED_FIELDS.items()
-    ]
+    ]  # fmt: skip
+
+
+def _begun(runs: dict[str, Run], run: Run, path: str) -> Run:
+    """The run whose field is compared: a head that another run trained first is that run's head before training."""
+    while path == "head_hash" and run.manifest.started_from in runs:
+        run = runs[str(run.manifest.started_from)]
+    return run
 
 
 def _field(run: Run, path: str) -> Any:
     if path == "trial_count":
         return len(run.manifest.trials)
-    first, _, rest = path.partition(".")
-    if first == "recipe":
-        return getattr(run.recipe, rest)
-    value = getattr(run.manifest, first)
-    return getattr(value, rest) if rest else value
+    if path == "trial_steps":
+        return sum(trial.steps for trial in run.manifest.trials)
+    value: Any = run if path.startswith("recipe.") else run.manifest
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def _text(value: Any) -> str:
@@ -89,7 +115,7 @@ class MatchedPair:
     runs: dict[str, Run]
 
     def __post_init__(self) -> None:
-        differing = [field for field in compare_runs(self.runs) if not field.equal]
+        differing = [field for field in compare_runs(self.runs) if not field.equal and not field.set_apart]
         if differing:
             lines = [
                 f"{field.name}: " + ", ".join(f"{arm} {value}" for arm, value in field.values.items())

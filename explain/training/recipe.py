@@ -1,20 +1,25 @@
 """Recipe: every hyperparameter of a matched comparison, in one frozen and hashable record.
 
 The fields outside `arms` hold for every arm alike: that is what makes the comparison matched. An arm adds only what
-must differ, its tuning and its own grid of learning rates, and every grid has the same length, because an arm that
-may try more learning rates than the other is not the better arm but the better searched one.
+must differ, its tuning and what is searched for it, and every arm is searched equally long, because an arm that may
+try more settings than the other is not the better arm but the better searched one.
 """
 
+import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from explain.backbone import DEFAULT_BACKBONE
 from explain.errors import InputError
-from explain.files import sha256_json
+from explain.files import sha256_json, write_atomically
 from explain.record import Record
+from explain.tuning.base import TUNINGS
+
+Value = bool | int | float | str
+"""A tuning's option."""
 
 
 class Arm(Record):
@@ -23,17 +28,39 @@ class Arm(Record):
     Args:
         tuning: registered name of a tuning, such as "prompt".
         options: the tuning's options, such as {"num_tokens": 10, "deep": True}.
-        learning_rates: the grid tried; the one with the best validation accuracy trains the arm.
+        learning_rates: the grid tried; a search that draws takes rates log-uniformly between its ends.
+        weight_decays: the grid of AdamW's or SGD's decay; empty for the recipe's one.
+        choices: options that are searched, each with the values tried: {"num_tokens": (1, 5, 10)}.
+        optimizer, warmup, batch_size: instead of the recipe's, where a published protocol sets arms apart.
+        start_from: name of an arm whose trained weights this one begins with.
     """
 
     tuning: str
-    options: dict[str, bool | int | float | str] = {}
+    options: dict[str, Value] = {}
     learning_rates: tuple[float, ...] = Field(min_length=1)
+    weight_decays: tuple[float, ...] = ()
+    choices: dict[str, tuple[Value, ...]] = {}
+    optimizer: Literal["adamw", "sgd"] | None = None
+    warmup: float | None = Field(default=None, ge=0, lt=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    start_from: str | None = None
+
+    @property
+    def grid_size(self) -> int:
+        """Points of the full grid."""
+        return len(self.learning_rates) * (len(self.weight_decays) or 1) * math.prod(map(len, self.choices.values()))
 
 
-VPT = Arm(tuning="prompt", options={"num_tokens": 10, "deep": True}, learning_rates=(1e-3, 5e-3, 3e-2))
-FT = Arm(tuning="full", learning_rates=(1e-5, 5e-5, 3e-4))
-LINEAR = Arm(tuning="linear", learning_rates=(1e-3, 5e-3, 3e-2))
+    @classmethod
+    def of(cls, tuning: str, **options: Value) -> "Arm":
+        """An arm with its tuning's own learning rates."""
+        return cls(tuning=tuning, options=options, learning_rates=TUNINGS[tuning].learning_rates)
+
+
+VPT = Arm.of("prompt", num_tokens=10, deep=True)
+VPT_SHALLOW = Arm.of("prompt", num_tokens=10, deep=False)
+FT = Arm.of("full")
+LINEAR = Arm.of("linear")
 
 
 class Recipe(Record):
@@ -43,14 +70,26 @@ class Recipe(Record):
         backbone: name, file or packaged weights, as `explain backbones list` shows them.
         image_size: side of the square input in pixels.
         train_per_class, val_per_class, test_per_class: images per class; None takes what is left (train, test)
-            or 15 % (val).
+            or 15 % (val), or the parts that the data set comes with.
+        train_images: training images in all, every class in its proportion; smaller sets lie within larger ones.
+        label_noise: share of the training images that get a wrong label, 0-1.
+        imbalance: how many times more training images the largest class keeps than the smallest; 1 for all.
         epochs: passes over the training images in the final training of each arm.
-        search_epochs: passes in each learning-rate trial.
+        search: "grid" tries every point of an arm's grid, "halving" and "tpe" draw `trials` points.
+        trials: points drawn per arm.
+        search_epochs: passes in each trial of a grid, and in the longest trials of a halving.
         batch_size: images per step, the same in every arm.
-        weight_decay: AdamW's decay of every trained weight matrix (not of biases, norms and prompts' offsets).
+        optimizer: AdamW, or SGD with momentum 0.9.
+        weight_decay: decay of every trained weight matrix (not of biases, norms and position embeddings).
         warmup: share of the steps in which the learning rate rises from 0, before the cosine.
+        schedule: the learning rate changes every "step", or every "epoch" with the first epoch at 0.
+        select: weights kept are those of the "last" epoch, or of the epoch that is "best" on validation images.
+        train_on_val: the final training also uses the validation images, once the search has used them.
         flip: random horizontal and vertical flips, drawn from (seed, epoch) and so equal in every arm.
-        seed: of the split, the image order, the flips, the head's and the prompts' first values.
+        monitor_images: test images watched after every epoch, which decide nothing; None for all, 0 for none.
+        seed: of the image order, the flips, the head's and the prompts' first values, and of the split.
+        split_seed: of the split alone, so that several seeds share one; None for `seed`.
+        unequal: matched fields that a published protocol sets apart, by their name in `compare_runs`.
         arms: the sides compared, by name; "vpt" and "ft" make the pair.
     """
 
@@ -59,21 +98,46 @@ class Recipe(Record):
     train_per_class: int | None = Field(default=None, ge=1)
     val_per_class: int | None = Field(default=None, ge=1)
     test_per_class: int | None = Field(default=None, ge=1)
+    train_images: int | None = Field(default=None, ge=2)
+    label_noise: float = Field(default=0.0, ge=0, le=1)
+    imbalance: float = Field(default=1.0, ge=1)
     epochs: int = Field(default=20, ge=1)
+    search: Literal["grid", "halving", "tpe"] = "grid"
+    trials: int | None = Field(default=None, ge=1)
     search_epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=1e-4, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
+    schedule: Literal["step", "epoch"] = "step"
+    select: Literal["last", "best"] = "last"
+    train_on_val: bool = False
     flip: bool = True
+    monitor_images: int | None = Field(default=None, ge=0)
     seed: int = 0
-    arms: dict[str, Arm] = {"vpt": VPT, "ft": FT, "linear": LINEAR}
+    split_seed: int | None = None
+    unequal: tuple[str, ...] = ()
+    arms: dict[str, Arm] = {"vpt": VPT, "vpt_shallow": VPT_SHALLOW, "ft": FT, "linear": LINEAR}
 
     @model_validator(mode="after")
     def _arms_are_matched(self) -> Self:
-        lengths = {name: len(arm.learning_rates) for name, arm in self.arms.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"every arm needs the same number of learning rates, got {lengths}")
+        if self.search != "grid" and self.trials is None:
+            raise ValueError(f"search {self.search!r} draws points: say how many with trials")
+        if self.train_on_val and self.select == "best":
+            raise ValueError("train_on_val leaves no validation images to choose the best epoch by; use select: last")
+        counts = {name: self.trial_count(name) for name in self.arms}
+        if len(set(counts.values())) > 1 and "trials" not in self.unequal:
+            raise ValueError(f"every arm needs the same number of trials, got {counts}")
+        for name, arm in self.arms.items():
+            if arm.start_from is not None and (arm.start_from == name or arm.start_from not in self.arms):
+                raise ValueError(f"arm {name!r} starts from {arm.start_from!r}, which is no other arm of this recipe")
+            if arm.start_from is None and TUNINGS[arm.tuning].continues:
+                raise ValueError(f"arm {name!r} goes on from another one: say which with start_from")
         return self
+
+    def trial_count(self, arm: str) -> int:
+        """Points that the search tries for an arm."""
+        return self.arms[arm].grid_size if self.trials is None or self.search == "grid" else self.trials
 
     @property
     def hash(self) -> str:
@@ -83,16 +147,19 @@ class Recipe(Record):
     def arm_hash(self, arm: str) -> str:
         """SHA-256 of everything that decides how one arm is trained: a change elsewhere does not retrain it."""
         fields = self.model_dump(mode="json", exclude={"arms"})
-        return sha256_json(fields | {"arm": self.arms[arm].model_dump(mode="json")})
+        start = self.arms[arm].start_from
+        begun = {} if start is None else {"start": self.arm_hash(start)}
+        return sha256_json(fields | begun | {"arm": self.arms[arm].model_dump(mode="json")})
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
         """A recipe from a YAML file; an unknown or wrong field is an error that names it."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the recipe {path}: {error}") from None
-        return cls.parse(values, str(path))
+        return cls.parse(recipe_fields(path), str(path))
+
+    def write(self, path: Path) -> None:
+        """Write the YAML file that `read` reads."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @classmethod
     def parse(cls, values: Any, where: str = "recipe") -> "Recipe":
@@ -108,5 +175,17 @@ class Recipe(Record):
             raise InputError(f"{where}: {'; '.join(clauses)}. Known fields: {', '.join(cls.model_fields)}") from None
 
 
-PRESETS: dict[str, Recipe] = {"matched": Recipe()}
-"""Recipes by name: one protocol for every arm, chosen on validation images only."""
+def recipe_fields(path: str | Path) -> dict[str, Any]:
+    """What a YAML file says of a recipe, not yet checked.
+
+    Raises:
+        InputError: it cannot be read, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected fields of a recipe such as `epochs: 30`, got a {type(values).__name__}")
+    return values
+

@@ -25,32 +25,35 @@ from explain.errors import IntegrityError
 from explain.files import read_json, read_tensors, sha256_file
 from explain.model import TunedModel
 from explain.record import Record
-from explain.training.recipe import Recipe
+from explain.training.course import Course
+from explain.training.recipe import Recipe, Value
+from explain.training.trial import Trial as Trial
+from explain.training.trial import best_trial
 from explain.tuning.base import tune
 
 HASHED = ("recipe.json", "history.jsonl", "weights.safetensors", "predictions.parquet")
 
 
-class Trial(Record):
-    """One learning rate tried: the validation result after `search_epochs`."""
-
-    learning_rate: float
-    val_accuracy: float
-    val_loss: float
-    seconds: float
-
-
 class Epoch(Record):
-    """One pass over the training images; accuracies are 0-1, losses are cross-entropy in nats."""
+    """One pass over the training images; accuracies are 0-1, losses are cross-entropy in nats.
+
+    Validation figures are None where there are no validation images left, test figures where none are watched, energy
+    where the machine does not tell. Gradient norms are of all trained parameters together, per step.
+    """
 
     epoch: int
     learning_rate: float
     train_loss: float
     train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    gradient_norm: float
+    gradient_norm_max: float
     seconds: float
     peak_mib: float
+    energy_j: float | None
 
 
 class TestResult(Record):
@@ -68,10 +71,10 @@ class TestResult(Record):
 class RunManifest(Record):
     """What a run is; everything two runs of a pair are compared by is here."""
 
-    format: int = 1
+    format: int = 2
     arm: str
     tuning: str
-    tuning_options: dict[str, bool | int | float | str]
+    tuning_options: dict[str, Value]
     arm_hash: str
     seed: int
     backbone: BackboneCard
@@ -82,20 +85,35 @@ class RunManifest(Record):
     split_hash: str
     order_hash: str
     head_hash: str
+    train_count: int
     steps: int
+    started_from: str | None
+    course: Course
+    search_seed: int
     trials: tuple[Trial, ...]
-    learning_rate: float
     trained_parameters: int
     total_parameters: int
     weights_bytes: int
     seconds_per_epoch: float
     peak_mib: float
+    energy_j: float | None
     test: TestResult
     device: str
     precision: str
+    processes: int
     versions: dict[str, str]
     created: str
     files: dict[str, str]
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak rate that the search chose."""
+        return self.course.learning_rate
+
+    @property
+    def chosen(self) -> Trial:
+        """The trial that the search chose."""
+        return best_trial(list(self.trials))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ It is split off here and run without a graph; `StemCache` keeps its outputs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Stem(nn.Module):
             output: Tensor = self.model(images)
         return output
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of its weights and of how far it reaches: equal hashes give equal outputs for equal images."""
         return sha256_json([self.blocks, self.pooled, sha256_tensors(dict(self.named_parameters()))])

@@ -1,31 +1,37 @@
 """train_pair: every arm of a recipe on one data set, each a run in its own folder.
 
-Work continues from what is finished: a finished arm is kept, and so is every learning-rate trial of an unfinished one.
-A folder that holds another recipe's or another data set's work is refused, never overwritten.
+Work continues from what is finished: a finished arm is kept, so is every trial of an unfinished one, and the training
+that was running goes on from its checkpoint. A folder that holds other work is refused, never overwritten.
 """
 
+import copy
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from explain.data.base import Dataset, load_data
-from explain.data.split import Split, stratified_split
 from explain.errors import InputError, IntegrityError
-from explain.files import read_json, sha256_file, sha256_json, write_atomically, write_json, write_tensors
+from explain.files import read_tensors, sha256_file, sha256_json, write_atomically, write_json, write_tensors
 from explain.metrics.statistics import bootstrap_interval
 from explain.model import TunedModel
 from explain.provenance import library_versions
-from explain.training.fit import Images, Progress, accelerator_for, accuracy, fit, order_hash, predict, quiet
+from explain.training.checkpoint import Checkpoint
+from explain.training.course import Course
+from explain.training.fit import Stems, accuracy, fit, predict
+from explain.training.folder import Material, claim
+from explain.training.images import Images, ImageStore, PixelSource, Progress, order_hash, quiet
+from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe
-from explain.training.run import HASHED, Epoch, Predictions, Run, RunManifest, TestResult, Trial
+from explain.training.run import HASHED, Epoch, Predictions, Run, RunManifest, TestResult
+from explain.training.search import search
+from explain.training.trial import Point, Trial, best_trial
 from explain.tuning.base import classification_heads, tune
 
 
@@ -35,6 +41,7 @@ def train_pair(
     *,
     out: str | Path | None = None,
     device: str | None = None,
+    machine: Machine | None = None,
     progress: Progress = quiet,
 ) -> MatchedPair:
     """Train every arm of the recipe under equal conditions; call it again to continue an interrupted training.
@@ -43,7 +50,8 @@ def train_pair(
         data: a data set, or what `load_data` reads.
         recipe: every hyperparameter; None is the "matched" preset.
         out: folder of the pair; None is "runs/<name of the data set>".
-        device: "cpu", "cuda", or None for a GPU when there is one.
+        device: "cpu", "cuda", or None for a GPU when there is one; short for `machine=Machine(device=…)`.
+        machine: how it is computed.
         progress: called with (what is running, images done, images in all).
 
     Raises:
@@ -57,131 +65,233 @@ def train_pair(
         raise InputError(f"a pair needs the arms 'vpt' and 'ft'; the recipe has {', '.join(recipe.arms)}")
     dataset = data if isinstance(data, Dataset) else load_data(data)
     folder = Path(out) if out is not None else Path("runs") / dataset.name
-    split = stratified_split(
-        dataset, seed=recipe.seed, train_per_class=recipe.train_per_class, val_per_class=recipe.val_per_class,
-        test_per_class=recipe.test_per_class,
-    )  # fmt: skip
-    _claim(folder, dataset, split)
-    job = _Job(folder, dataset, split, recipe, accelerator_for(device), progress)
-    for name in recipe.arms:
-        job.train_arm(name)
+    train_arms(dataset, recipe, folder, Workshop(machine or Machine(device=device), progress))
     return MatchedPair.load(folder)
 
 
-def _claim(folder: Path, data: Dataset, split: Split) -> None:
-    """Write what the folder is about, or check that it is about the same."""
-    if (folder / "split.json").is_file():
-        found = Dataset.from_manifest(read_json(folder / "dataset.json"))
-        found_split = Split.from_json(read_json(folder / "split.json"))
-        if (found.fingerprint, found_split.hash) != (data.fingerprint, split.hash):
-            raise InputError(
-                f"{folder} holds runs on other images or another split ({found.name}, {len(found)} images); "
-                "choose another output folder, or move this one away"
-            )
-        return
-    write_json(folder / "dataset.json", data.manifest())
-    write_json(folder / "split.json", split.to_json())
+class Workshop:
+    """What trainings share: the machine, decoded images, and what frozen blocks made of them.
+
+    Args:
+        machine: how it is computed.
+        progress: called with (what is running, images done, images in all).
+    """
+
+    def __init__(self, machine: Machine, progress: Progress = quiet) -> None:
+        self.machine = machine
+        self.progress = progress if machine.rank == 0 else quiet
+        self.images = ImageStore(self.progress)
+        self.stems = Stems(machine)
+
+    def told(self, prefix: str) -> "Workshop":
+        """The same workshop with words before everything that is said to `progress`."""
+        twin = copy.copy(self)
+        twin.progress = lambda what, done, total: self.progress(f"{prefix}{what}", done, total)
+        return twin
+
+
+def train_arms(
+    data: Dataset, recipe: Recipe, folder: Path, workshop: Workshop, *, searched_in: Path | None = None
+) -> dict[str, Run]:
+    """Train every arm of a recipe into sub-folders of `folder`; see `train_pair`.
+
+    Args:
+        searched_in: folder of another seed whose search is used instead of a new one.
+
+    Returns:
+        The finished runs by arm.
+    """
+    with workshop.machine.first():
+        material = claim(folder, data, recipe, write=workshop.machine.rank == 0)
+    runs = {}
+    for name in in_order(recipe.arms):
+        runs[name] = _Job(name, folder / name, material, recipe, workshop, searched_in).run()
+    return {name: runs[name] for name in recipe.arms}
+
+
+def search_arms(data: Dataset, recipe: Recipe, folder: Path, workshop: Workshop) -> dict[str, list[Trial]]:
+    """Only the search of every arm; `train_arms` into the same folder goes on from it.
+
+    Returns:
+        Every trial by arm.
+
+    Raises:
+        InputError: an arm starts from another one, which a search alone does not train.
+    """
+    late = [name for name, arm in recipe.arms.items() if arm.start_from is not None]
+    if late:
+        raise InputError(f"{', '.join(late)} can be searched only once the arm it starts from is trained; leave it out "
+                         "here, `explain train` searches it")  # fmt: skip
+    with workshop.machine.first():
+        material = claim(folder, data, recipe, write=workshop.machine.rank == 0)
+    return {name: _Job(name, folder / name, material, recipe, workshop, None).search() for name in recipe.arms}
+
+
+def in_order(arms: Mapping[str, Arm]) -> list[str]:
+    """Names of the arms, each after the one that it starts from.
+
+    Raises:
+        InputError: arms that start from each other.
+    """
+    order: list[str] = []
+    while len(order) < len(arms):
+        ready = [name for name, arm in arms.items() if name not in order and arm.start_from in (None, *order)]
+        if not ready:
+            raise InputError(f"arms start from each other: {', '.join(arms.keys() - set(order))}")
+        order += ready
+    return order
 
 
 @dataclass
 class _Job:
-    """What all arms share."""
+    """One arm on its way: search, training, test, and its folder."""
 
+    name: str
     folder: Path
-    data: Dataset
-    split: Split
+    material: Material
     recipe: Recipe
-    accelerator: Accelerator
-    progress: Progress
-    _images: dict[str, Images] | None = None
+    workshop: Workshop
+    searched_in: Path | None
+
+    @property
+    def arm(self) -> Arm:
+        return self.recipe.arms[self.name]
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides the results."""
+        return sha256_json([self.recipe.arm_hash(self.name), self.material.split.hash, self.material.fingerprint])
+
+    def run(self) -> Run:
+        """The finished run; nothing is trained when it is there already."""
+        machine = self.workshop.machine
+        finished = machine.told((self.folder / "manifest.json").is_file())
+        if not finished:
+            trials = self.search()
+            best = best_trial(trials)
+            self.train(trials, Point(learning_rate=best.learning_rate, weight_decay=best.weight_decay,
+                                     options=best.options))  # fmt: skip
+        machine.wait()
+        return Run.load(self.folder)
+
+    def search(self) -> list[Trial]:
+        """Every trial; the process of rank 0 decides what is tried, the others train along."""
+        if self.searched_in is not None:
+            return list(Run.load(self.searched_in / self.name).manifest.trials)
+        machine, rows = self.workshop.machine, None
+        if machine.rank == 0:
+
+            def evaluate(point: Point, epochs: int, what: str) -> Trial:
+                machine.told([point.model_dump(), epochs, what])
+                return self.evaluate(point, epochs, what)
+
+            found = search(self.arm, self.recipe, evaluate, storage=self.folder, key=self.key)
+            rows = [trial.model_dump() for trial in found]
+            machine.told(None)
+        else:
+            while (asked := machine.told(None)) is not None:
+                self.evaluate(Point.model_validate(asked[0]), asked[1], asked[2])
+        return [Trial.model_validate(row) for row in machine.told(rows)]
+
+    def evaluate(self, point: Point, epochs: int, what: str) -> Trial:
+        """Train a fresh model at a point and look at the validation images."""
+        course = Course.of(self.recipe, self.arm, point, epochs)
+        model = self.model(point)
+        images = {"train": self.images("train", model), "val": self.images("val", model),
+                  "test": self.images("", model)}  # fmt: skip
+        history = self.fit(model, images, course, f"{self.name}: {what}")
+        last = history[-1] if course.select == "last" else max(history, key=lambda epoch: epoch.val_accuracy or 0.0)
+        if last.val_accuracy is None or last.val_loss is None:
+            raise InputError("a search needs validation images; the split has none")
+        return Trial(
+            **point.model_dump(), epochs=epochs, steps=epochs * course.steps_per_epoch(len(images["train"])),
+            val_accuracy=last.val_accuracy, val_loss=last.val_loss, seconds=sum(epoch.seconds for epoch in history),
+        )  # fmt: skip
+
+    def train(self, trials: list[Trial], point: Point) -> None:
+        """The final training at the chosen point, the test, and the files of the run, the manifest last."""
+        course, model = Course.of(self.recipe, self.arm, point, self.recipe.epochs), self.model(point)
+        head, machine = _head_hash(model), self.workshop.machine
+        train, val = ("train+val", "") if self.recipe.train_on_val else ("train", "val")
+        images = {"train": self.images(train, model), "val": self.images(val, model),
+                  "test": self.images("watched", model)}  # fmt: skip
+        history = self.fit(model, images, course, f"{self.name}: training, learning rate {point.learning_rate:.3g}")
+        test = self.images("test", model)
+        source = PixelSource(test, model.transform, machine.torch_device)
+        logits = predict(model.training_view(), source, len(test), course.batch_size, machine,
+                         f"{self.name}: testing", self.workshop.progress)  # fmt: skip
+        if machine.rank == 0:
+            self.write(model, history, test, logits)
+            manifest = self.manifest(model, head, history, trials, course, images["train"],
+                                     _test_result(logits, test.labels))  # fmt: skip
+            write_json(self.folder / "manifest.json", manifest.model_dump(mode="json"))
+            self.checkpoint(course).remove()
+
+    def fit(self, model: TunedModel, images: dict[str, Images], course: Course, what: str) -> list[Epoch]:
+        """Train a model on its course, from its checkpoint where there is one."""
+        return fit(
+            model, images, course, machine=self.workshop.machine, stems=self.workshop.stems,
+            checkpoint=self.checkpoint(course), what=what, progress=self.workshop.progress,
+        )  # fmt: skip
+
+    def checkpoint(self, course: Course) -> Checkpoint:
+        """Where the training on this course is kept."""
+        machine = self.workshop.machine
+        key = sha256_json([self.key, course.model_dump(mode="json")])
+        return Checkpoint(self.folder / "checkpoint.safetensors", key, machine.checkpoint_s, write=machine.rank == 0)
+
+    def model(self, point: Point) -> TunedModel:
+        """The arm's model before its training."""
+        start, origin = None, self.arm.start_from
+        if origin is not None:
+            start, _ = read_tensors(self.folder.parent / origin / "weights.safetensors")
+        options: dict[str, Any] = dict(point.options)
+        return tune(self.recipe.backbone, self.arm.tuning, class_names=self.material.data.class_names,
+                    image_size=self.recipe.image_size, seed=self.recipe.seed, start=start, **options)  # fmt: skip
 
     def images(self, part: str, model: TunedModel) -> Images:
-        """The decoded images of "train", "val" or "test"; decoded once for all arms."""
-        self._images = self._images or {}
-        if part not in self._images:
-            subset = self.data.select(getattr(self.split, part))
-            self._images[part] = Images.decode(subset, model.transform, f"reading {part} images", self.progress)
-        return self._images[part]
+        """The images of "train", "val", "train+val", "test", the "watched" ones of the test, or "" for none."""
+        samples = self.material.samples(part, self.recipe.monitor_images)
+        return self.workshop.images.take(samples, model.transform, f"reading {part} images")
 
-    def train_arm(self, name: str) -> None:
-        """Search and train one arm unless it is finished."""
-        folder, arm = self.folder / name, self.recipe.arms[name]
-        if (folder / "manifest.json").is_file():
-            finished = Run.load(folder).manifest
-            if finished.arm_hash != self.recipe.arm_hash(name):
-                raise InputError(f"{folder} was trained by another recipe; choose another output folder, "
-                                 "or move this one away")  # fmt: skip
-            return
-        trials = self._search(name, arm)
-        best = max(trials, key=lambda trial: (trial.val_accuracy, -trial.val_loss))
-        self._train_final(name, arm, trials, best.learning_rate)
-
-    def _model(self, arm: Arm) -> TunedModel:
-        options: dict[str, Any] = dict(arm.options)
-        return tune(self.recipe.backbone, arm.tuning, class_names=self.data.class_names,
-                    image_size=self.recipe.image_size, seed=self.recipe.seed, **options)  # fmt: skip
-
-    def _fit(self, model: TunedModel, rate: float, epochs: int, what: str) -> list[Epoch]:
-        train, val = self.images("train", model), self.images("val", model)
-        return list(fit(model, train, val, self.recipe, learning_rate=rate, epochs=epochs,
-                        accelerator=self.accelerator, what=what, progress=self.progress))  # fmt: skip
-
-    def _search(self, name: str, arm: Arm) -> list[Trial]:
-        """One short training per learning rate; finished trials are read back."""
-        path = self.folder / name / "trials.json"
-        key = sha256_json([self.recipe.arm_hash(name), self.split.hash, self.data.fingerprint])
-        record = read_json(path) if path.is_file() else {}
-        if record and record["key"] != key:
-            raise InputError(f"{path} belongs to another recipe; choose another output folder, or move it away")
-        trials = [Trial.model_validate(row) for row in record.get("trials", [])]
-        for index, rate in enumerate(arm.learning_rates[len(trials) :], start=len(trials) + 1):
-            what = f"{name}: trial {index} of {len(arm.learning_rates)}, learning rate {rate:g}"
-            history = self._fit(self._model(arm), rate, self.recipe.search_epochs, what)
-            trials.append(Trial(
-                learning_rate=rate, val_accuracy=history[-1].val_accuracy, val_loss=history[-1].val_loss,
-                seconds=sum(epoch.seconds for epoch in history),
-            ))  # fmt: skip
-            write_json(path, {"key": key, "trials": [trial.model_dump() for trial in trials]})
-        return trials
-
-    def _train_final(self, name: str, arm: Arm, trials: list[Trial], rate: float) -> None:
-        folder, model = self.folder / name, self._model(arm)
-        head = _head_hash(model)
-        history = self._fit(model, rate, self.recipe.epochs, f"{name}: training, learning rate {rate:g}")
-        test = self.images("test", model)
-        logits = predict(model, test, self.recipe.batch_size, self.accelerator, f"{name}: testing", self.progress)
-        write_json(folder / "recipe.json", self.recipe.model_dump(mode="json"))
+    def write(self, model: TunedModel, history: list[Epoch], test: Images, logits: Tensor) -> None:
+        """All files of the run but its manifest."""
+        write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
         lines = "".join(epoch.model_dump_json() + "\n" for epoch in history)
-        write_atomically(folder / "history.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
-        write_tensors(folder / "weights.safetensors", model.trained_state(), {"arm": name, "tuning": arm.tuning})
-        probabilities = logits.softmax(1).numpy()
-        predictions = Predictions(list(test.ids), test.labels.numpy(), logits.argmax(1).numpy(), probabilities)
-        write_atomically(folder / "predictions.parquet", predictions.save)
-        manifest = self._manifest(name, model, head, history, trials, rate, _test_result(logits, test.labels))
-        write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+        write_atomically(self.folder / "history.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
+        header = {"arm": self.name, "tuning": self.arm.tuning}
+        write_tensors(self.folder / "weights.safetensors", model.trained_state(), header)
+        answers = Predictions(list(test.ids), test.labels.numpy(), logits.argmax(1).numpy(), logits.softmax(1).numpy())
+        write_atomically(self.folder / "predictions.parquet", answers.save)
 
-    def _manifest(
-        self, name: str, model: TunedModel, head: str, history: list[Epoch], trials: list[Trial], rate: float,
+    def manifest(
+        self, model: TunedModel, head: str, history: list[Epoch], trials: list[Trial], course: Course, train: Images,
         test: TestResult,
     ) -> RunManifest:  # fmt: skip
-        folder, recipe = self.folder / name, self.recipe
+        """What the run is."""
+        folder, recipe, machine = self.folder, self.recipe, self.workshop.machine
         if model.card is None:
             raise IntegrityError("a run needs a backbone with a card; build it by name")
-        on_gpu = self.accelerator.device.type == "cuda"
-        trained = model.trained_state()
-        train_ids = self.split.train
+        searched = recipe.seed
+        if self.searched_in is not None:
+            searched = Run.load(self.searched_in / self.name).manifest.search_seed
+        spent = [epoch.energy_j for epoch in history]
         return RunManifest(
-            arm=name, tuning=model.tuning, tuning_options=model.tuning_options, arm_hash=recipe.arm_hash(name),
-            seed=recipe.seed, backbone=model.card, image_size=recipe.image_size, class_names=model.class_names,
-            data_name=self.data.name, data_fingerprint=self.data.fingerprint, split_hash=self.split.hash,
-            order_hash=order_hash(train_ids, recipe), head_hash=head,
-            steps=recipe.epochs * -(-len(train_ids) // recipe.batch_size), trials=tuple(trials), learning_rate=rate,
-            trained_parameters=sum(value.numel() for value in trained.values()),
+            arm=self.name, tuning=model.tuning, tuning_options=model.tuning_options,
+            arm_hash=recipe.arm_hash(self.name), seed=recipe.seed, backbone=model.card, image_size=recipe.image_size,
+            class_names=model.class_names, data_name=self.material.data.name,
+            data_fingerprint=self.material.fingerprint, split_hash=self.material.split.hash,
+            order_hash=order_hash(train.ids, course.seed, course.epochs, course.flip), head_hash=head,
+            train_count=len(train), steps=course.epochs * course.steps_per_epoch(len(train)),
+            started_from=self.arm.start_from, course=course, search_seed=searched,
+            trials=tuple(trials),
+            trained_parameters=sum(value.numel() for value in model.parameters() if value.requires_grad),
             total_parameters=sum(value.numel() for value in model.parameters()),
             weights_bytes=(folder / "weights.safetensors").stat().st_size,
             seconds_per_epoch=statistics.median(epoch.seconds for epoch in history),
-            peak_mib=max(epoch.peak_mib for epoch in history), test=test,
-            device=torch.cuda.get_device_name() if on_gpu else "cpu", precision="bf16 autocast" if on_gpu else "fp32",
+            peak_mib=max(epoch.peak_mib for epoch in history),
+            energy_j=None if None in spent else sum(value for value in spent if value is not None), test=test,
+            device=machine.name, precision=machine.precision, processes=machine.processes,
             versions=library_versions(), created=datetime.now(UTC).isoformat(timespec="seconds"),
             files={file: sha256_file(folder / file) for file in HASHED},
         )  # fmt: skip

@@ -29,14 +29,16 @@ class Tuning:
 
     Class attributes say what others must know, so that nobody asks a tuning for its name:
 
-    `label` title; `source` paper; `continues` it goes on from the trained weights of another run (`start` of `tune`)
-    and may freeze them, so a run stores every parameter, not only those that train.
+    `label` title; `source` paper; `learning_rates` what a search tries when nothing else is said; `continues` it goes
+    on from the trained weights of another run (`start` of `tune`) and may freeze them, so a run stores every parameter,
+    not only those that train.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     source: ClassVar[str]
     continues: ClassVar[bool] = False
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-3, 5e-3, 3e-2)
 
     def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
         """Freeze and swap modules of `vit` in place.

@@ -20,6 +20,7 @@ class BiasTuning(Tuning):
 
     label: ClassVar[str] = "BitFit"
     source: ClassVar[str] = "Ben Zaken et al. 2021, arXiv 2106.10199"
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 5e-3)
 
     def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
         """Freeze all but biases and head; see `Tuning.apply`."""

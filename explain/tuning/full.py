@@ -17,6 +17,7 @@ class FullFineTuning(Tuning):
 
     label: ClassVar[str] = "FT"
     source: ClassVar[str] = "full fine-tuning"
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-5, 5e-5, 3e-4)
 
     def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
         """Leave everything trainable; see `Tuning.apply`."""

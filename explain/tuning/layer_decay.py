@@ -32,6 +32,7 @@ class LayerDecay(Tuning):
 
     label: ClassVar[str] = "FT, layer decay"
     source: ClassVar[str] = "Bao et al. 2021, arXiv 2106.08254"
+    learning_rates: ClassVar[tuple[float, ...]] = (2e-5, 1e-4, 5e-4)
 
     def __post_init__(self) -> None:
         if not 0 < self.decay <= 1:

@@ -43,6 +43,7 @@ class LowRankAdaptation(Tuning):
 
     label: ClassVar[str] = "LoRA"
     source: ClassVar[str] = "Hu et al. 2021, arXiv 2106.09685"
+    learning_rates: ClassVar[tuple[float, ...]] = (3e-4, 1e-3, 5e-3)
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not 0 < self.alpha < math.inf:

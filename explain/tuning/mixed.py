@@ -26,6 +26,7 @@ class MixedTuning(PromptedTuning):
 
     label: ClassVar[str] = "Mixed"
     source: ClassVar[str] = "Han et al. 2024, arXiv 2401.12902"
+    learning_rates: ClassVar[tuple[float, ...]] = (1e-5, 1e-4, 1e-3)
 
     def apply(self, vit: VisionTransformer, layout: TokenLayout, generator: Generator) -> TokenLayout:
         """Insert prompts and freeze nothing; see `Tuning.apply`."""

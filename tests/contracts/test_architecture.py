@@ -13,9 +13,11 @@ ROOT = Path(__file__).parents[2]
 FLOORS: list[set[str]] = [
     {"app"},
     {"explain.cli"},
+    {"explain.cli_train", "explain.cli_prompts"},
     {"explain.attribute_files", "explain.console", "explain.demo", "app.server"},  # a command line starts the viewer
     {"explain.report"},
-    {"explain.render", "explain.metrics", "explain.decision"},
+    {"explain.render", "explain.prompts"},
+    {"explain.metrics", "explain.decision"},
     {"explain.engine", "explain.training"},
     {"explain.batch"},
     {"explain.archive"},
@@ -27,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"explain.img_focus"},
     {"explain.attribution"},
     {"explain.path"},
-    {"explain.trace"},
+    {"explain.trace", "explain.prompted_block"},
     {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
     {"explain.wheel"},

@@ -7,7 +7,7 @@ from explain.training.recipe import FT, VPT, Recipe
 
 
 def test_arms_with_unequal_numbers_of_learning_rates_are_refused() -> None:
-    with pytest.raises(InputError, match="same number of learning rates.*'vpt': 1.*'ft': 3"):
+    with pytest.raises(InputError, match="same number of trials.*'vpt': 1.*'ft': 3"):
         Recipe.parse({"arms": {"vpt": {"tuning": "prompt", "learning_rates": [1e-3]}, "ft": FT.model_dump()}})
 
 

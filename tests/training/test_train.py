@@ -11,7 +11,9 @@ from explain.backbone import load_backbone
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError, MismatchedRunsError
 from explain.files import read_tensors, sha256_file
-from explain.training.fit import Images, accelerator_for, predict
+from explain.training.fit import predict
+from explain.training.images import ImageStore, PixelSource
+from explain.training.machine import Machine
 from explain.training.pair import MatchedPair, compare_runs
 from explain.training.run import Run, load_model
 from explain.training.train import train_pair
@@ -59,8 +61,9 @@ def test_full_fine_tuning_moves_the_backbone(tiny_pair: MatchedPair) -> None:
 
 def test_a_loaded_run_gives_the_recorded_predictions(tiny_pair: MatchedPair) -> None:
     for run in tiny_pair:
-        images = Images.decode(tiny_pair.test, run.model.transform, "")
-        probabilities = predict(run.model, images, 4, accelerator_for("cpu")).softmax(1).numpy()
+        images = ImageStore().take(tiny_pair.test.samples, run.model.transform, "")
+        source = PixelSource(images, run.model.transform, torch.device("cpu"))
+        probabilities = predict(run.model, source, len(images), 4, Machine(device="cpu")).softmax(1).numpy()
         np.testing.assert_allclose(probabilities, run.predictions.probabilities, atol=1e-5)
         assert run.predictions.ids == list(tiny_pair.split.test)
         assert run.manifest.test.accuracy == pytest.approx(run.predictions.correct.mean())
@@ -86,7 +89,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(
 
 def test_training_again_keeps_what_is_finished(pictures: Dataset, copy: Path) -> None:
     (copy / "ft" / "manifest.json").unlink()  # as if stopped in the last arm's final training
-    files = (copy / "vpt" / "weights.safetensors", copy / "ft" / "trials.json")
+    files = (copy / "vpt" / "weights.safetensors", copy / "ft" / "search.log")
     kept = {path: path.stat().st_mtime_ns for path in files}
     seen: set[str] = set()
     train_pair(pictures, TINY_RECIPE, out=copy, device="cpu", progress=lambda what, done, total: seen.add(what))
@@ -125,7 +128,7 @@ def test_runs_that_differ_are_refused_with_every_field_named(copy: Path) -> None
     path.write_text(json.dumps(manifest))
     with pytest.raises(MismatchedRunsError) as caught:
         MatchedPair.load(copy)
-    for words in ("split: vpt", "seed: vpt 0, ft 7", "learning-rate trials: vpt 2, ft 1"):
+    for words in ("split: vpt", "seed: vpt 0, ft 7", "trials: vpt 2, ft 1"):
         assert words in str(caught.value)
 
 

@@ -1,0 +1,131 @@
+"""The folder of a comparison: what it is about, decided before anything is trained.
+
+    dataset.json     every usable image with its hash, and every rejected file
+    split.json       which images are for training, validation and test
+    recipe.json      every hyperparameter
+    label_noise.json the training images whose labels were changed on purpose, when the recipe asks for it
+    leaks.json       images that are, or look, the same in training and test
+    <arm>/           one run each
+
+A folder is claimed by the first training in it. Another recipe, data set or split is refused with what differs.
+"""
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from explain.data.base import Dataset, Sample
+from explain.data.disturb import LabelNoise, imbalanced, noisy_labels
+from explain.data.leaks import find_leaks
+from explain.data.split import Split, make_split
+from explain.errors import InputError
+from explain.files import read_json, write_json
+from explain.training.recipe import Recipe
+
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+"""System errors that say that nothing can be written in a place at all."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every arm is trained and tested on.
+
+    Args:
+        data: the images; training images may carry other labels than they came with.
+        fingerprint: of the data set as it came.
+        split: the parts.
+    """
+
+    data: Dataset
+    fingerprint: str
+    split: Split
+
+    def samples(self, part: str, watched: int | None = None) -> tuple[Sample, ...]:
+        """The samples of "train", "val", "test", "train+val", of the "watched" test images, or of "" none."""
+        if part == "watched":
+            ids = evenly(self.split.test, watched)
+        elif part == "train+val":
+            ids = tuple(sorted((*self.split.train, *self.split.val)))
+        else:
+            ids = getattr(self.split, part) if part else ()
+        return tuple(self.data.by_id[name] for name in ids)
+
+
+def evenly(ids: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """`count` of the ids, evenly spaced in their order, so that every class has its share; None for all."""
+    if count is None or count >= len(ids):
+        return ids
+    return tuple(ids[index * len(ids) // count] for index in range(count))
+
+
+def claim(folder: Path, data: Dataset, recipe: Recipe, *, write: bool = True) -> Material:
+    """Write what the folder is about, or check that it is about the same, and say what is trained on.
+
+    Args:
+        folder: where the runs go; made when missing.
+        data: the data set as it came.
+        recipe: what is going to be trained; arms may be added to a folder later, nothing else may change.
+        write: False for all processes but one.
+
+    Raises:
+        InputError: the folder holds runs on other images, another split or by another recipe, each difference named;
+            or nothing can be written there.
+        DatasetError: too few images for the split.
+    """
+    seed = recipe.seed if recipe.split_seed is None else recipe.split_seed
+    split = make_split(
+        data, seed=seed, train_per_class=recipe.train_per_class, val_per_class=recipe.val_per_class,
+        test_per_class=recipe.test_per_class, train_images=recipe.train_images,
+    )  # fmt: skip
+    split = replace(split, train=imbalanced(data, split.train, recipe.imbalance, seed))
+    disturbed = noisy_labels(data, split.train, recipe.label_noise, seed)
+    if (folder / "recipe.json").is_file():
+        _check_same(folder, data, split, recipe)
+    if write:
+        try:
+            _write(folder, data, split, recipe, disturbed.noise)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            raise InputError(f"nothing can be written in {folder} ({error.strerror}); choose another output folder "
+                             "with --out") from None  # fmt: skip
+    return Material(disturbed.data, data.fingerprint, split)
+
+
+def _write(folder: Path, data: Dataset, split: Split, recipe: Recipe, noise: LabelNoise) -> None:
+    if not (folder / "recipe.json").is_file():
+        write_json(folder / "dataset.json", data.manifest())
+        write_json(folder / "split.json", split.to_json())
+        if noise.changed:
+            write_json(folder / "label_noise.json", noise.model_dump(mode="json"))
+        write_json(folder / "leaks.json", find_leaks(data, split).model_dump(mode="json"))
+    known = read_json(folder / "recipe.json")["arms"] if (folder / "recipe.json").is_file() else {}
+    values = recipe.model_dump(mode="json")
+    write_json(folder / "recipe.json", values | {"arms": known | values["arms"]})
+
+
+def _check_same(folder: Path, data: Dataset, split: Split, recipe: Recipe) -> None:
+    there, asked = read_json(folder / "recipe.json"), recipe.model_dump(mode="json")
+    there["arms"] = {name: arm for name, arm in there["arms"].items() if name in asked["arms"]}
+    asked["arms"] = {name: arm for name, arm in asked["arms"].items() if name in there["arms"]}
+    differing = list(_differences(there, asked))
+    if differing:
+        raise InputError(f"{folder} was trained by another recipe: {'; '.join(differing)}. Choose another output "
+                         "folder, or move this one away")  # fmt: skip
+    found, found_split = Dataset.from_manifest(read_json(folder / "dataset.json")), read_json(folder / "split.json")
+    if (found.fingerprint, found_split["hash"]) != (data.fingerprint, split.hash):
+        raise InputError(
+            f"{folder} holds runs on other images or another split ({found.name}, {len(found)} images); "
+            "choose another output folder, or move this one away"
+        )
+
+
+def _differences(there: Any, asked: Any, path: str = "") -> Iterator[str]:
+    """One clause for each value that differs, named by its place in the recipe."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for name in sorted(there.keys() | asked.keys()):
+            yield from _differences(there.get(name), asked.get(name), f"{path}.{name}" if path else name)
+    elif there != asked:
+        yield f"{path} is {there} there and {asked} now"

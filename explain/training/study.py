@@ -1,0 +1,150 @@
+"""Study: the same comparison under several seeds, paired seed by seed.
+
+All seeds share one split and one search, made under the first seed. What changes is the order of the images, the flips
+and the first values of head and prompts: an interval over seeds tells how much of a difference is luck of training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from explain.attribution import Array
+from explain.data.base import Dataset, load_data
+from explain.errors import InputError, IntegrityError, MismatchedRunsError
+from explain.files import read_json, write_json
+from explain.metrics.statistics import Difference, SeedDifference, paired_seeds, two_way_bootstrap
+from explain.training.images import Progress, quiet
+from explain.training.machine import Machine
+from explain.training.pair import MatchedPair
+from explain.training.recipe import Recipe
+from explain.training.run import Run
+from explain.training.train import Workshop, train_arms
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accuracy of one arm less that of another, over seeds.
+
+    Args:
+        seeds: with Student's interval over the seeds, which pairs them.
+        images: with an interval over seeds and test images both.
+    """
+
+    first: str
+    second: str
+    seeds: SeedDifference
+    images: Difference
+
+    @property
+    def tie(self) -> bool:
+        """True unless both intervals leave out 0: other seeds, or other images, could turn the result round."""
+        return self.seeds.tie or self.images.tie
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of every seed.
+
+    Args:
+        path: folder with `study.json` and one sub-folder per seed.
+        runs: by seed, then by arm.
+    """
+
+    path: Path
+    runs: dict[int, dict[str, Run]]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Study":
+        """Open a finished study.
+
+        Raises:
+            IntegrityError: no study, or a seed that is not finished.
+            MismatchedRunsError: seeds that were trained on other images or by another recipe.
+        """
+        folder = Path(path)
+        if not (folder / "study.json").is_file():
+            raise IntegrityError(f"{folder} holds no study (no study.json); `explain train DATA --seeds 5` makes one")
+        record = read_json(folder / "study.json")
+        runs = {seed: {arm: Run.load(seed_folder(folder, seed) / arm) for arm in record["arms"]}
+                for seed in record["seeds"]}  # fmt: skip
+        manifests = [run.manifest for arms in runs.values() for run in arms.values()]
+        if len({(manifest.split_hash, manifest.data_fingerprint) for manifest in manifests}) > 1:
+            raise MismatchedRunsError(f"the seeds in {folder} were trained on different images or splits")
+        return cls(folder, runs)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order they were trained."""
+        return tuple(self.runs)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms."""
+        return tuple(next(iter(self.runs.values())))
+
+    @property
+    def pairs(self) -> list[MatchedPair]:
+        """The matched pair of every seed.
+
+        Raises:
+            IntegrityError: the study was trained without the arms "vpt" and "ft".
+        """
+        return [MatchedPair.load(seed_folder(self.path, seed)) for seed in self.runs]
+
+    def correct(self, arm: str) -> Array:
+        """Which test images an arm got right, bool (S, n): one row per seed."""
+        return np.stack([runs[arm].predictions.correct for runs in self.runs.values()])
+
+    def compare(self, first: str, second: str) -> Verdict:
+        """How much better the first arm is than the second, in accuracy (0-1)."""
+        a, b = self.correct(first).astype(float), self.correct(second).astype(float)
+        return Verdict(first, second, paired_seeds(a.mean(axis=1), b.mean(axis=1)), two_way_bootstrap(a, b))
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where the runs of a seed lie."""
+    return folder / f"seed{seed}"
+
+
+def train_study(
+    data: Dataset | str | Path,
+    recipe: Recipe | None = None,
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    out: str | Path | None = None,
+    machine: Machine | None = None,
+    progress: Progress = quiet,
+) -> Study:
+    """Train the arms of a recipe under several seeds; call it again to continue an interrupted study.
+
+    Args:
+        data: a data set, or what `load_data` reads.
+        recipe: every hyperparameter; its own seed is replaced, its split stays that of the first seed.
+        seeds: two or more; the search runs under the first.
+        out: folder of the study; None is "runs/<name of the data set>".
+        machine: how it is computed.
+        progress: called with (what is running, images done, images in all).
+
+    Raises:
+        InputError: fewer than two seeds or one twice, or the folder holds other work.
+        DatasetError: too few images for the split.
+        NonFiniteError: a loss became NaN or infinite.
+    """
+    if len(set(seeds)) < len(seeds) or len(seeds) < 2:
+        raise InputError(f"expected at least two different seeds, got {list(seeds)}")
+    recipe = recipe or Recipe()
+    dataset = data if isinstance(data, Dataset) else load_data(data)
+    folder = Path(out) if out is not None else Path("runs") / dataset.name
+    split_seed = seeds[0] if recipe.split_seed is None else recipe.split_seed
+    workshop = Workshop(machine or Machine(), progress)
+    for seed in seeds:
+        own = recipe.model_copy(update={"seed": seed, "split_seed": split_seed})
+        told = workshop.told(f"seed {seed}: ")
+        searched_in = None if seed == seeds[0] else seed_folder(folder, seeds[0])
+        train_arms(dataset, own, seed_folder(folder, seed), told, searched_in=searched_in)
+    if workshop.machine.rank == 0:
+        write_json(folder / "study.json", {"seeds": list(seeds), "arms": list(recipe.arms)})
+    workshop.machine.wait()
+    return Study.load(folder)
