@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from explain.training.recipe import Recipe as Recipe
     from explain.training.run import Run as Run
     from explain.training.run import load_model as load_model
+    from explain.training.study import Study as Study
+    from explain.training.study import train_study as train_study
     from explain.training.train import train_pair as train_pair
     from explain.tuning.base import tune as tune
     from explain.wrapping import wrap as wrap
@@ -38,6 +40,7 @@ _HOMES = {
     "PromptStore": "explain.prompts.store",
     "Recipe": "explain.training.recipe",
     "Run": "explain.training.run",
+    "Study": "explain.training.study",
     "TunedModel": "explain.model",
     "attribute": "explain.engine",
     "attribute_targets": "explain.engine",
@@ -45,6 +48,7 @@ _HOMES = {
     "load_model": "explain.training.run",
     "load_pair": "explain.training.pair",
     "train_pair": "explain.training.train",
+    "train_study": "explain.training.study",
     "tune": "explain.tuning.base",
     "wrap": "explain.wrapping",
     "write_report": "explain.report.pdf",

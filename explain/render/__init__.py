@@ -1,7 +1,16 @@
 """Pictures of maps and numbers. Colours of the arms are chosen here once, so every chart agrees."""
 
-ARM_COLOURS = {"vpt": "#0072B2", "ft": "#D55E00", "linear": "#6B7280"}
-"""Okabe and Ito's blue and vermilion, told apart with every kind of colour vision; grey for the reference."""
+ARM_COLOURS = {
+    "vpt": "#0072B2",
+    "ft": "#D55E00",
+    "linear": "#6B7280",
+    "vpt_shallow": "#56B4E9",
+    "mixed": "#009E73",
+    "ft_then_pt": "#CC79A7",
+    "lora": "#E69F00",
+    "bitfit": "#8C564B",
+}
+"""Okabe and Ito's colours, told apart with every kind of colour vision; grey for the reference, brown for the last."""
 
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 

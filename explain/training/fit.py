@@ -144,7 +144,7 @@ class _Training:
             done = state.epoch * len(train) + min((index + 1) * course.batch_size, len(train))
             self.progress(self.what, done, course.epochs * len(train))
             self.save()
-        record = self.record(rate)
+        record = self.record(course.rate_at((state.epoch + 1) * per_epoch - 1, per_epoch))
         if course.select == "best" and (self.state.best is None or (record.val_accuracy or 0) > self.state.best):
             self.state.best = record.val_accuracy
             self.best = {name: value.detach().clone() for name, value in self.trained.items()}

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def both(pictures: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[MatchedPair, MatchedPair]:
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE.model_dump(mode="json"), sort_keys=False))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                "explain.cli", "train", str(pictures.root), "--out", str(folder / "two"), "--recipe",
                str(folder / "recipe.yaml"), "--device", "cpu"]  # fmt: skip

@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_and_a_changed_one_is_refu
 
 def command(data: Path, out: Path, folder: Path) -> list[str]:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+    recipe.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json"), sort_keys=False))
     return [sys.executable, "-m", "explain.cli", "train", str(data), "--out", str(out), "--recipe", str(recipe),
             "--device", "cpu"]  # fmt: skip
 
