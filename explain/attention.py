@@ -65,7 +65,7 @@ def run_block(
     """
     attention = block.attn
     normed = block.norm1(tokens)
-    query, key, value = _project(attention, normed, rows)
+    query, key, value = _project(attention, normed, rows, apart=extra is not None)
     if extra is not None:
         key, value = _insert(key, extra[0], at), _insert(value, extra[1], at)
     drop = attention.attn_drop.p if attention.training else 0.0
@@ -85,15 +85,22 @@ def prompt_keys(block: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
     return _keys_and_values(block.attn, block.norm1.forward(prompts))
 
 
-def _project(attention: Any, normed: Tensor, rows: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, heads, rows, d), keys and values (B, heads, N, d)."""
-    if rows is None:
+def _project(
+    attention: Any, normed: Tensor, rows: int | None, *, apart: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (B, heads, rows, d), keys and values (B, heads, N, d).
+
+    When keys and values are copied afterwards, queries are better computed `apart`: as a part of one tensor they would
+    keep the originals alive until the backward pass.
+    """
+    if rows is None and not apart:
         query, key, value = attention.qkv(normed).unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
         key, value = attention.k_norm(key.transpose(1, 2)), value.transpose(1, 2)
     else:
         weight, bias = attention.qkv.weight, attention.qkv.bias
         width = attention.qkv.out_features // 3
-        query = F.linear(normed[:, :rows], weight[:width], None if bias is None else bias[:width])
+        read = normed if rows is None else normed[:, :rows]
+        query = F.linear(read, weight[:width], None if bias is None else bias[:width])
         query = query.unflatten(-1, (attention.num_heads, -1))
         key, value = _keys_and_values(attention, normed)
     return attention.q_norm(query.transpose(1, 2)), key, value
@@ -111,7 +118,9 @@ def _keys_and_values(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor]:
 def _insert(tokens: Tensor, prompts: Tensor, at: int) -> Tensor:
     """Keys or values (B, heads, N, d) with those of the prompts put in at a position."""
     prompts = prompts.expand(len(tokens), -1, -1, -1)
-    return torch.cat((tokens[:, :, :at], prompts, tokens[:, :, at:]), dim=2)
+    # the backward of two slices would fill a whole tensor with zeros for each of them
+    before, behind = tokens.split((at, tokens.shape[2] - at), dim=2)
+    return torch.cat((before, prompts, behind), dim=2)
 
 
 def read_rows(block: Any, tokens: Tensor, **options: Any) -> Tensor:

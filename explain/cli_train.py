@@ -1,6 +1,6 @@
 """The commands that train: `explain train`, `explain search`, `explain tunings`."""
 
-from dataclasses import fields as options_of
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +60,8 @@ def train(
 
     machine = Machine(device=device, compile=compile, accumulate=accumulate, recompute=recompute, cache_mib=cache)
     with progress_bars(shown=machine.rank == 0) as progress:
-        dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
+        with machine.first():  # the first process may have to fetch and unpack
+            dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
         chosen = _recipe(preset, dataset.name, recipe, set_ or [], seed, tuning or [])
         folder = out or Path("runs") / dataset.name
         if seeds is None:
@@ -108,7 +109,8 @@ def search(
     machine = Machine(device=device)
     drawn = [f"search={how}"] + ([] if how == "grid" else [f"trials={trials}"])
     with progress_bars(shown=machine.rank == 0) as progress:
-        dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
+        with machine.first():  # the first process may have to fetch and unpack
+            dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
         chosen = _recipe(preset, dataset.name, None, drawn + (set_ or []), seed, tuning or [])
         chosen = with_choices(chosen, choose or [])
         folder = out or Path("runs") / dataset.name
@@ -130,14 +132,15 @@ def tunings(
 
     if name is not None:
         tuning = TUNINGS[name]
-        console.print(f"{name}: {tuning.label}\n\n{getdoc(tuning)}", highlight=False, markup=False)
+        texts = [getdoc(kind) or "" for kind in tuning.__mro__ if is_dataclass(kind)]  # options may be inherited
+        console.print(f"{name}: {tuning.label}", *texts, sep="\n\n", highlight=False, markup=False)
         return
     table = Table()
     for heading in ("name", "label", "options", "rates tried", "source"):
         table.add_column(heading, overflow="fold")
     for name in TUNINGS:
         tuning = TUNINGS[name]
-        options = ", ".join(f"{field.name}={field.default}" for field in options_of(tuning))  # type: ignore[arg-type]
+        options = ", ".join(f"{field.name}={field.default}" for field in fields(tuning))  # type: ignore[arg-type]
         rates = ", ".join(f"{rate:g}" for rate in tuning.learning_rates)
         table.add_row(name, tuning.label, options, rates, tuning.source)
     console.print(table)

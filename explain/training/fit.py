@@ -40,9 +40,11 @@ class Stems:
 
     Args:
         machine: its `cache_mib` is the limit of each entry.
+        progress: told while they are computed.
     """
 
     machine: Machine
+    progress: Progress = quiet
     _kept: dict[str, dict[tuple[object, ...], StemCache | None]] = field(default_factory=dict)
 
     def source(self, stem: Stem, images: Images, model: TunedModel, variants: tuple[Flip, ...]) -> Source | None:
@@ -57,6 +59,7 @@ class Stems:
                 self._kept[key][part] = StemCache.build(
                     stem, images.pixels, model.transform, variants=list(variants), batch_size=32,
                     device=self.machine.torch_device, limit_mib=self.machine.cache_mib,
+                    progress=lambda done, total: self.progress("computing frozen blocks once", done, total),
                 )  # fmt: skip
         return self._kept[key][part]
 
@@ -232,7 +235,7 @@ def fit(
         images: "train", "val" and "test"; those of "test" are watched and decide nothing; the latter two may be empty.
         course: everything that decides the numbers.
         machine: how it is computed.
-        stems: where outputs of frozen blocks are kept from one training to the next.
+        stems: where outputs of frozen blocks are kept from one training to the next; None to compute them each time.
         checkpoint: where the training is kept on its way; it is removed by the caller.
         what: said to `progress`.
         progress: told after every step.
@@ -246,7 +249,7 @@ def fit(
     accelerator = machine.accelerator
     accelerator.free_memory()  # else it keeps every earlier model and optimiser alive
     model.to(machine.torch_device)
-    network, sources = _network(model, images, course, machine, stems or Stems(machine))
+    network, sources = _network(model, images, course, machine, stems)
     prepared = accelerator.prepare_model(network)
     if machine.compile:
         prepared = torch.compile(prepared)
@@ -266,21 +269,27 @@ def fit(
 
 
 def _network(
-    model: TunedModel, images: dict[str, Images], course: Course, machine: Machine, stems: Stems
+    model: TunedModel, images: dict[str, Images], course: Course, machine: Machine, stems: Stems | None
 ) -> tuple[nn.Module, dict[str, Source]]:
     """What is trained, and where its inputs come from: pixels, or a frozen stem's outputs when they can be kept."""
     view = model.training_view()
-    stem, rest = split_frozen(view)
-    variants = FLIPS if course.flip else FLIPS[:1]
-    if stem is not None and machine.cache_mib:
-        wanted = {part: variants if part == "train" else FLIPS[:1] for part in images}
-        kept = {part: stems.source(stem, images[part], model, wanted[part]) for part in images if len(images[part])}
-        if None not in kept.values():
-            empty = {part: PixelSource(images[part], model.transform, machine.torch_device) for part in images}
-            return rest, empty | {part: source for part, source in kept.items() if source is not None}
+    sources: dict[str, Source] = {
+        part: PixelSource(images[part], model.transform, machine.torch_device) for part in images
+    }
+    stem, rest = split_frozen(view) if stems is not None and machine.cache_mib else (None, view)
+    if stems is not None and stem is not None:
+        kept: dict[str, Source] = {}
+        for part, shown in images.items():
+            if len(shown):
+                found = stems.source(stem, shown, model, FLIPS if course.flip and part == "train" else FLIPS[:1])
+                if found is None:
+                    break
+                kept[part] = found
+        else:
+            return rest, sources | kept
     if machine.recompute:
         view.vit.set_grad_checkpointing()
-    return view, {part: PixelSource(images[part], model.transform, machine.torch_device) for part in images}
+    return view, sources
 
 
 def predict(

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from explain.errors import InputError
 
-RAPL = Path("/sys/class/powercap")
-"""Where Linux tells the energy that a processor has used, where it may be read."""
+RAPL = tuple(path / "energy_uj" for path in Path("/sys/class/powercap").glob("intel-rapl:?"))
+"""Where Linux tells the energy that each processor has used, where it may be read."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,6 @@ def energy_used_j(device: torch.device) -> float | None:
         except pynvml.NVMLError:
             return None
     try:
-        packages = [path for path in RAPL.glob("intel-rapl:*") if path.name.count(":") == 1]
-        return sum(int((path / "energy_uj").read_text()) for path in packages) / 1e6 if packages else None
+        return sum(int(path.read_text()) for path in RAPL) / 1e6 if RAPL else None
     except (OSError, ValueError):
         return None

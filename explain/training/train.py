@@ -25,12 +25,12 @@ from explain.training.checkpoint import Checkpoint
 from explain.training.course import Course
 from explain.training.fit import Stems, accuracy, fit, predict
 from explain.training.folder import Material, claim
-from explain.training.images import Images, ImageStore, PixelSource, Progress, order_hash, quiet
+from explain.training.images import FLIPS, Images, ImageStore, PixelSource, Progress, order_hash, quiet
 from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe
 from explain.training.run import HASHED, Epoch, Predictions, Run, RunManifest, TestResult
-from explain.training.search import search
+from explain.training.search import planned_epochs, search
 from explain.training.trial import Point, Trial, best_trial
 from explain.tuning.base import classification_heads, tune
 
@@ -81,7 +81,7 @@ class Workshop:
         self.machine = machine
         self.progress = progress if machine.rank == 0 else quiet
         self.images = ImageStore(self.progress)
-        self.stems = Stems(machine)
+        self.stems = Stems(machine, self.progress)
 
     def told(self, prefix: str) -> "Workshop":
         """The same workshop with words before everything that is said to `progress`."""
@@ -229,8 +229,10 @@ class _Job:
 
     def fit(self, model: TunedModel, images: dict[str, Images], course: Course, what: str) -> list[Epoch]:
         """Train a model on its course, from its checkpoint where there is one."""
+        # frozen blocks are run once per image and flip, which has to be less than once per epoch
+        pays = planned_epochs(self.recipe, self.arm) + self.recipe.epochs > (len(FLIPS) if course.flip else 1)
         return fit(
-            model, images, course, machine=self.workshop.machine, stems=self.workshop.stems,
+            model, images, course, machine=self.workshop.machine, stems=self.workshop.stems if pays else None,
             checkpoint=self.checkpoint(course), what=what, progress=self.workshop.progress,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError, NonFiniteError
 from explain.training.course import Course, parameter_groups, rate_of_epoch, rate_of_step
-from explain.training.fit import fit, predict
+from explain.training.fit import Stems, fit, predict
 from explain.training.images import EpochPlan, Images, ImageStore, PixelSource, flipped, order_hash
 from explain.training.machine import Machine
 from explain.training.recipe import Arm, Recipe
@@ -30,7 +30,7 @@ def course(epochs: int = 1, rate: float = 1e-3, **changes: object) -> Course:
 
 
 def trained(model: torch.nn.Module, images: Images, way: Course, machine: Machine = CPU) -> list[Epoch]:
-    return fit(model, {"train": images, "val": images, "test": images}, way, machine=machine)
+    return fit(model, {"train": images, "val": images, "test": images}, way, machine=machine, stems=Stems(machine))
 
 
 @pytest.fixture(scope="module")
