@@ -286,7 +286,13 @@ class PromptStore:
         return history.version(history.aliases[alias])
 
     def verify(self) -> list[str]:
-        """Hash every file, check every card and every history: one sentence per thing that is wrong."""
+        """Hash every file, check every card and every history: one sentence per thing that is wrong.
+
+        Raises:
+            InputError: there is no store, of which nothing could be said.
+        """
+        if not self.path.is_dir():
+            raise InputError(f"there is no store at {self.path}; give its folder by --store or EXPLAIN_PROMPTS")
         problems: list[str] = []
         for name in self.names():
             try:

@@ -54,6 +54,11 @@ def test_verify_leaves_with_5_and_names_what_is_wrong(store: PromptStore) -> Non
     assert "line-3@v1" in shown and "weights.safetensors" in shown
 
 
+def test_a_store_that_is_not_there_does_not_verify(tmp_path: Path) -> None:
+    with pytest.raises(ExplainError, match="no store at"):
+        run(PromptStore(tmp_path / "mistyped"), "verify")
+
+
 def test_carrying_to_another_store(store: PromptStore, tmp_path: Path) -> None:
     other = PromptStore(tmp_path / "other")
     run(store, "export", "line-3", tmp_path / "line-3.zip")
