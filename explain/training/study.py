@@ -141,9 +141,9 @@ def train_study(
     workshop = Workshop(machine or Machine(), progress)
     for seed in seeds:
         own = recipe.model_copy(update={"seed": seed, "split_seed": split_seed})
-        told = workshop.told(f"seed {seed}: ")
+        said = workshop.saying(f"seed {seed}: ")
         searched_in = None if seed == seeds[0] else seed_folder(folder, seeds[0])
-        train_arms(dataset, own, seed_folder(folder, seed), told, searched_in=searched_in)
+        train_arms(dataset, own, seed_folder(folder, seed), said, searched_in=searched_in)
     if workshop.machine.rank == 0:
         write_json(folder / "study.json", {"seeds": list(seeds), "arms": list(recipe.arms)})
     workshop.machine.wait()

@@ -83,7 +83,7 @@ class Workshop:
         self.images = ImageStore(self.progress)
         self.stems = Stems(machine, self.progress)
 
-    def told(self, prefix: str) -> "Workshop":
+    def saying(self, prefix: str) -> "Workshop":
         """The same workshop with words before everything that is said to `progress`."""
         twin = copy.copy(self)
         twin.progress = lambda what, done, total: self.progress(f"{prefix}{what}", done, total)

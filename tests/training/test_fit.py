@@ -202,3 +202,11 @@ def test_an_unknown_or_missing_device_is_one_clear_line() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="use --device cpu"):
             Machine(device="cuda")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_model(images: Images) -> None:
+    first, second = tiny("prompt"), tiny("prompt")
+    way = course(epochs=2, rate=1e-3)
+    expected, found = trained(first, images, way), trained(second, images, way, Machine(device="cpu", compile=True))
+    assert found[-1].val_loss == pytest.approx(expected[-1].val_loss, abs=1e-4)
