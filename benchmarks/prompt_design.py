@@ -233,8 +233,8 @@ def design(point: Point) -> str:
 def tables(results: dict[str, Any]) -> str:
     """Markdown of all results."""
     lines = [f"Measured on {results['machine']}, in {results['minutes']:.0f} minutes.", ""]
-    heading = ["task", "chosen by", "share of the grid's epochs", "of its images shown", "of its processor seconds", "validation",
-               "test", "points behind the grid on test", "within 0.5 points"]  # fmt: skip
+    heading = ["task", "chosen by", "share of the grid's epochs", "of its images shown", "of its processor seconds",
+               "validation", "test", "points behind the grid on test", "within 0.5 points"]  # fmt: skip
     rows = []
     for task in results["tasks"]:
         name = task["task"].rpartition(":")[0] or task["task"]
