@@ -111,9 +111,10 @@ def trial_table(trials: Mapping[str, Sequence[Trial]]) -> Table:
         best = best_trial(rows)
         for trial in rows:
             options = ", ".join(f"{name} {value}" for name, value in trial.options.items())
+            loss = "diverged" if trial.val_loss is None else f"{trial.val_loss:.3f}"
             table.add_row(
                 arm, f"{trial.learning_rate:.3g}", f"{trial.weight_decay:g}", options, str(trial.epochs),
-                str(trial.steps), f"{trial.val_accuracy:.3f}", f"{trial.val_loss:.3f}", f"{trial.seconds:.1f}",
+                str(trial.steps), f"{trial.val_accuracy:.3f}", loss, f"{trial.seconds:.1f}",
                 "*" if trial is best else "",
             )  # fmt: skip
     return table

@@ -16,7 +16,7 @@ class Trial(Record):
     epochs: int
     steps: int
     val_accuracy: float
-    val_loss: float
+    val_loss: float | None
     seconds: float
     chosen: bool
 

@@ -6,6 +6,7 @@ that was running goes on from its checkpoint. A folder that holds other work is 
 
 import copy
 import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from explain.data.base import Dataset, load_data
-from explain.errors import InputError, IntegrityError
+from explain.errors import InputError, IntegrityError, NonFiniteError
 from explain.files import read_tensors, sha256_file, sha256_json, write_atomically, write_json, write_tensors
 from explain.metrics.statistics import bootstrap_interval
 from explain.model import TunedModel
@@ -199,13 +200,19 @@ class _Job:
         model = self.model(point)
         images = {"train": self.images("train", model), "val": self.images("val", model),
                   "test": self.images("", model)}  # fmt: skip
-        history = self.fit(model, images, course, f"{self.name}: {what}")
+        cost = {"epochs": epochs, "steps": epochs * course.steps_per_epoch(len(images["train"]))}
+        started = time.perf_counter()
+        try:
+            history = self.fit(model, images, course, f"{self.name}: {what}")
+        except NonFiniteError:  # a point like any other, only a bad one; it counts as tried
+            return Trial(**point.model_dump(), **cost, val_accuracy=0.0, val_loss=None,
+                         seconds=time.perf_counter() - started)  # fmt: skip
         last = history[-1] if course.select == "last" else max(history, key=lambda epoch: epoch.val_accuracy or 0.0)
         if last.val_accuracy is None or last.val_loss is None:
             raise InputError("a search needs validation images; the split has none")
         return Trial(
-            **point.model_dump(), epochs=epochs, steps=epochs * course.steps_per_epoch(len(images["train"])),
-            val_accuracy=last.val_accuracy, val_loss=last.val_loss, seconds=sum(epoch.seconds for epoch in history),
+            **point.model_dump(), **cost, val_accuracy=last.val_accuracy, val_loss=last.val_loss,
+            seconds=sum(epoch.seconds for epoch in history),
         )  # fmt: skip
 
     def train(self, trials: list[Trial], point: Point) -> None:

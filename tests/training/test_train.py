@@ -8,6 +8,7 @@ import torch
 from squares import TINY_RECIPE
 
 from explain.backbone import load_backbone
+from explain.console import trial_table
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError, MismatchedRunsError
 from explain.files import read_tensors, sha256_file
@@ -74,6 +75,17 @@ def test_the_chosen_learning_rate_is_the_best_on_validation(tiny_pair: MatchedPa
         best = max(run.manifest.trials, key=lambda trial: (trial.val_accuracy, -trial.val_loss))
         assert run.manifest.learning_rate == best.learning_rate
         assert len(run.manifest.trials) == 2
+
+
+def test_a_trial_that_diverges_counts_as_tried_and_is_never_chosen(pictures: Dataset, tmp_path: Path) -> None:
+    arms = {name: arm.model_copy(update={"learning_rates": (1e25, arm.learning_rates[0])})
+            for name, arm in TINY_RECIPE.arms.items() if name != "linear"}  # fmt: skip
+    recipe = TINY_RECIPE.model_copy(update={"arms": arms, "search_epochs": 2})
+    pair = train_pair(pictures, recipe, out=tmp_path / "pair", device="cpu")
+    first, second = pair.ft.manifest.trials
+    assert (first.val_loss, first.val_accuracy, first.steps) == (None, 0.0, second.steps)
+    assert pair.ft.manifest.learning_rate == second.learning_rate
+    assert "diverged" in [cell for column in trial_table({"ft": pair.ft.manifest.trials}).columns for cell in column.cells]
 
 
 def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(
