@@ -200,7 +200,7 @@ class _Job:
         model = self.model(point)
         images = {"train": self.images("train", model), "val": self.images("val", model),
                   "test": self.images("", model)}  # fmt: skip
-        cost = {"epochs": epochs, "steps": epochs * course.steps_per_epoch(len(images["train"]))}
+        cost: dict[str, Any] = {"epochs": epochs, "steps": epochs * course.steps_per_epoch(len(images["train"]))}
         started = time.perf_counter()
         try:
             history = self.fit(model, images, course, f"{self.name}: {what}")

@@ -85,7 +85,8 @@ def test_a_trial_that_diverges_counts_as_tried_and_is_never_chosen(pictures: Dat
     first, second = pair.ft.manifest.trials
     assert (first.val_loss, first.val_accuracy, first.steps) == (None, 0.0, second.steps)
     assert pair.ft.manifest.learning_rate == second.learning_rate
-    assert "diverged" in [cell for column in trial_table({"ft": pair.ft.manifest.trials}).columns for cell in column.cells]
+    columns = trial_table({"ft": pair.ft.manifest.trials}).columns
+    assert "diverged" in [cell for column in columns for cell in column.cells]
 
 
 def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(
