@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,11 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(
 
 def test_training_again_keeps_what_is_finished(pictures: Dataset, copy: Path) -> None:
     (copy / "ft" / "manifest.json").unlink()  # as if stopped in the last arm's final training
-    files = (copy / "vpt" / "weights.safetensors", copy / "ft" / "search.log")
-    kept = {path: path.stat().st_mtime_ns for path in files}
+    trained, searched = copy / "vpt" / "weights.safetensors", copy / "ft" / "search.log"
+    kept = trained.stat().st_mtime_ns, searched.read_bytes()
     seen: set[str] = set()
     train_pair(pictures, TINY_RECIPE, out=copy, device="cpu", progress=lambda what, done, total: seen.add(what))
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert (trained.stat().st_mtime_ns, searched.read_bytes()) == kept
     assert not any(what.startswith("vpt") or "trial" in what for what in seen)
     assert any(what.startswith("ft: training") for what in seen)
     MatchedPair.load(copy)
@@ -119,8 +120,11 @@ def test_another_recipe_does_not_overwrite_a_run(pictures: Dataset, copy: Path) 
     assert sha256_file(copy / "vpt" / "weights.safetensors") == before
 
 
-def test_another_split_does_not_overwrite_a_pair(pictures: Dataset, copy: Path) -> None:
+def test_other_data_or_another_split_does_not_overwrite_a_pair(pictures: Dataset, copy: Path) -> None:
+    renamed = replace(pictures, class_names=("one", "two"))
     with pytest.raises(InputError, match="other images or another split"):
+        train_pair(renamed, TINY_RECIPE, out=copy, device="cpu")
+    with pytest.raises(InputError, match="another recipe: seed is 0 there and 9 now"):
         train_pair(pictures, TINY_RECIPE.model_copy(update={"seed": 9}), out=copy, device="cpu")
 
 
