@@ -58,11 +58,12 @@ def train(
     from explain.training.study import seed_folder, train_study
     from explain.training.train import Workshop, train_arms
 
+    changes = settings(set_ or []) | ({"seed": seed} if seed is not None else {})
     machine = Machine(device=device, compile=compile, accumulate=accumulate, recompute=recompute, cache_mib=cache)
     with progress_bars(shown=machine.rank == 0) as progress:
         with machine.first():  # the first process may have to fetch and unpack
             dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
-        chosen = _recipe(preset, dataset.name, recipe, set_ or [], seed, tuning or [])
+        chosen = _recipe(preset, dataset.name, recipe, changes, tuning or [])
         folder = out or Path("runs") / dataset.name
         if seeds is None:
             runs = train_arms(dataset, chosen, folder, Workshop(machine, progress))
@@ -107,11 +108,12 @@ def search(
     from explain.training.train import Workshop, search_arms
 
     machine = Machine(device=device)
-    drawn = [f"search={how}"] + ([] if how == "grid" else [f"trials={trials}"])
+    drawn = {"search": how} | ({} if how == "grid" else {"trials": trials})
+    changes = drawn | settings(set_ or []) | ({"seed": seed} if seed is not None else {})
     with progress_bars(shown=machine.rank == 0) as progress:
         with machine.first():  # the first process may have to fetch and unpack
             dataset = load_data(data, lambda done, total: progress("checking the images", done, total))
-        chosen = _recipe(preset, dataset.name, None, drawn + (set_ or []), seed, tuning or [])
+        chosen = _recipe(preset, dataset.name, None, changes, tuning or [])
         chosen = with_choices(chosen, choose or [])
         folder = out or Path("runs") / dataset.name
         found = search_arms(dataset, chosen, folder, Workshop(machine, progress))
@@ -166,7 +168,7 @@ def settings(pairs: list[str], form: str = "--set field=value") -> dict[str, obj
 
 
 def _recipe(
-    preset_name: str, data_name: str, file: Path | None, set_: list[str], seed: int | None, tunings: list[str]
+    preset_name: str, data_name: str, file: Path | None, changes: dict[str, object], tunings: list[str]
 ) -> "Recipe":
     """The preset, then the file, then the single fields, then the arms asked for."""
     from explain.data.vtab_tasks import task_of
@@ -178,7 +180,7 @@ def _recipe(
     fields = preset(preset_name, data_name if published else None).model_dump(mode="json")
     if file is not None:
         fields |= recipe_fields(file)
-    fields |= settings(set_) | ({"seed": seed} if seed is not None else {})
+    fields |= changes
     if tunings:
         fields["arms"] = {name: arm.model_dump(mode="json") for name, arm in arms_of(tunings).items()}
     return Recipe.parse(fields)

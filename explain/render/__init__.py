@@ -12,7 +12,8 @@ ARM_COLOURS = {
 }
 """Okabe and Ito's colours, told apart with every kind of colour vision; grey for the reference, brown for the last."""
 
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+OTHER_COLOURS = ("#332288", "#882255", "#117733", "#AA4499")
+"""Of Tol's muted scheme, for arms that are not known here."""
 
 
 def arm_colour(arm: str) -> str:

@@ -17,7 +17,7 @@ from app.widgets import literal
 from explain.attribution import Attribution
 from explain.errors import CaptureError
 from explain.i18n import translate
-from explain.training.pair import MatchedPair
+from explain.training.pair import MATCHED_FIELDS, MatchedPair
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_six_maps_are_shown_with_both_answers(page: AppTest) -> None:
     assert not page.exception and not page.error and not page.warning
     assert len(pictures(page)) == 7
     shown = texts(page)
-    assert "17 of 17 fields equal" in shown
+    assert f"{len(MATCHED_FIELDS)} of {len(MATCHED_FIELDS)} fields equal" in shown
     assert "class-agnostic" in shown and "completeness gap" in shown and "prompt share" in shown
     assert "black baseline" in shown and "nodes" in shown
     assert shown.count("answers") == 2 and ("right" in shown or "wrong" in shown)

@@ -19,7 +19,8 @@ def explain(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-SETTINGS = [f"--set={name}={value}" for name, value in TINY_RECIPE.model_dump(mode="json", exclude={"seed"}).items()]
+FIELDS = TINY_RECIPE.model_dump(mode="json", exclude={"seed"}, exclude_none=True)
+SETTINGS = [f"--set={name}={value}" for name, value in FIELDS.items()]
 
 
 def test_train_makes_a_pair_and_prints_its_table(
