@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from page import publish, say, table
 from torch import Tensor
 
 import explain
@@ -400,7 +401,6 @@ ROWS = {
     "d: nested nodes that match captum at n = 50": "nested nodes for captum's own error at n = 50",
     "d: peers / ours at captum's own error": "(d) peers ÷ ours at captum's own error",
 }
-MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -435,25 +435,6 @@ def shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
 
 
-def table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table and an empty one."""
-    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)] + [""]
-
-
-def publish(results: dict[str, Any], into: Path | None) -> None:
-    """Print the tables, and put them between the marks of a Markdown file."""
-    text = tables(results)
-    print(text)
-    if into:
-        before, _, rest = into.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
-def say(text: str) -> None:
-    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="keep the results as JSON here; what is there is not measured again")
@@ -474,7 +455,7 @@ def main() -> None:
         memory_of(arguments.memory_of)
         return
     if arguments.tables_of:
-        publish(json.loads(arguments.tables_of.read_text(encoding="utf-8")), arguments.into)
+        publish(tables(json.loads(arguments.tables_of.read_text(encoding="utf-8"))), arguments.into)
         return
     results: dict[str, Any] = {"machine": machine(), "cases": []}
     if arguments.out and arguments.out.exists():
@@ -495,7 +476,7 @@ def main() -> None:
             if not any((case["model"], case["batch"]) == (name, batch) for case in results["cases"]):
                 results["cases"].append(measure(name, CASES[name], batch, arguments))
                 keep()
-    publish(results, arguments.into)
+    publish(tables(results), arguments.into)
 
 
 if __name__ == "__main__":

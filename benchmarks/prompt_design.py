@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from page import publish, say, table
 
 from explain.backbone import load_backbone
 from explain.data.base import load_data
@@ -54,7 +55,6 @@ SHARE = 0.25
 
 EMPTY = Images((), torch.empty(0), torch.empty(0))
 PARTS = ("train", "val", "test")
-MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 @dataclass(frozen=True)
@@ -273,25 +273,6 @@ def spread(rows: list[dict[str, Any]], name: str, scale: float = 100) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table and an empty one."""
-    return [f"| {' | '.join(row)} |" for row in (heading, ["---"] * len(heading), *rows)] + [""]
-
-
-def publish(results: dict[str, Any], into: Path | None) -> None:
-    """Print the tables, and put them between the marks of a Markdown file."""
-    text = tables(results)
-    print(text)
-    if into:
-        before, _, rest = into.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
-def say(text: str) -> None:
-    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("prompt_design.json"),
@@ -328,7 +309,7 @@ def main() -> None:
     }  # fmt: skip
     keep()
     results["minutes"] = kept["seconds"] / 60
-    publish(results, arguments.into)
+    publish(tables(results), arguments.into)
 
 
 if __name__ == "__main__":

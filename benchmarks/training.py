@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attribution import MARKS, machine, say, spread, table
+from attribution import machine, spread
+from page import publish, say, table
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
@@ -354,16 +355,6 @@ def comparisons(results: dict[str, Any]) -> list[str]:
             *table(["", "step", "memory per step", "difference of the loss"], rows)]  # fmt: skip
 
 
-def publish(results: dict[str, Any], into: Path | None) -> None:
-    """Print the tables, and put them between the marks of a Markdown file."""
-    text = tables(results)
-    print(text)
-    if into:
-        before, _, rest = into.read_text(encoding="utf-8").partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="keep the results as JSON here; what is there is not measured again")
@@ -375,7 +366,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     if arguments.tables_of:
-        publish(json.loads(arguments.tables_of.read_text(encoding="utf-8")), arguments.into)
+        publish(tables(json.loads(arguments.tables_of.read_text(encoding="utf-8"))), arguments.into)
         return
     if arguments.out and arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
@@ -391,7 +382,7 @@ def main() -> None:
 
     if len(results["turns"]) < arguments.turns:
         measure(results, arguments, keep)
-    publish(results, arguments.into)
+    publish(tables(results), arguments.into)
 
 
 if __name__ == "__main__":
