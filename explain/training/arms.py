@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import yaml
 
@@ -51,17 +50,13 @@ def with_choices(recipe: Recipe, texts: Sequence[str]) -> Recipe:
     for text in texts:
         name, values = _choice(text)
         if name == "weight_decay":
-            having = list(arms)
-            change: dict[str, Any] = {"weight_decays": values}
-        else:
-            having = [arm for arm, of in arms.items() if name in _options(of)]
-            change = {"choices": {name: values}}
+            arms = {arm: of.model_copy(update={"weight_decays": values}) for arm, of in arms.items()}
+            continue
+        having = {arm: of for arm, of in arms.items() if name in _options(of)}
         if not having:
             known = sorted({option for arm in arms.values() for option in _options(arm)} | {"weight_decay"})
             raise InputError(f"no arm has an option {name!r} to choose; there are {', '.join(known)}")
-        for arm in having:
-            more = {"choices": arms[arm].choices | change["choices"]} if "choices" in change else change
-            arms[arm] = arms[arm].model_copy(update=more)
+        arms |= {arm: of.model_copy(update={"choices": of.choices | {name: values}}) for arm, of in having.items()}
     plain = {name: arm.model_dump(mode="json") for name, arm in arms.items()}
     return Recipe.parse(recipe.model_dump(mode="json") | {"arms": plain})
 

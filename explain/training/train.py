@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,11 @@ class _Job:
     def arm(self) -> Arm:
         return self.recipe.arms[self.name]
 
+    @cached_property
+    def searched(self) -> RunManifest | None:
+        """The run of another seed whose search is used."""
+        return None if self.searched_in is None else Run.load(self.searched_in / self.name).manifest
+
     @property
     def key(self) -> str:
         """Hash of all that decides the results."""
@@ -177,8 +183,8 @@ class _Job:
 
     def search(self) -> list[Trial]:
         """Every trial; the process of rank 0 decides what is tried, the others train along."""
-        if self.searched_in is not None:
-            return list(Run.load(self.searched_in / self.name).manifest.trials)
+        if self.searched is not None:
+            return list(self.searched.trials)
         machine, rows = self.workshop.machine, None
         if machine.rank == 0:
 
@@ -281,9 +287,7 @@ class _Job:
         folder, recipe, machine = self.folder, self.recipe, self.workshop.machine
         if model.card is None:
             raise IntegrityError("a run needs a backbone with a card; build it by name")
-        searched = recipe.seed
-        if self.searched_in is not None:
-            searched = Run.load(self.searched_in / self.name).manifest.search_seed
+        searched = recipe.seed if self.searched is None else self.searched.search_seed
         spent = [epoch.energy_j for epoch in history]
         return RunManifest(
             arm=self.name, tuning=model.tuning, tuning_options=model.tuning_options,
