@@ -46,3 +46,10 @@ def probabilities(logits: Array, labels: npt.ArrayLike) -> Array:
     shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     share = shifted / shifted.sum(axis=1, keepdims=True)
     return np.asarray(np.take_along_axis(share, np.asarray(labels, dtype=np.intp)[:, None], axis=1)[:, 0])
+
+
+def on_pixels(patches: Array, images: Tensor) -> Array:
+    """Values of patches (..., h, w) for every pixel of images (n, 3, H, W): (..., H, W)."""
+    (height, width), (rows, columns) = images.shape[-2:], patches.shape[-2:]
+    down, across = np.arange(height) * rows // height, np.arange(width) * columns // width
+    return np.asarray(patches[..., down[:, None], across])

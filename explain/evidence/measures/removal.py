@@ -13,7 +13,7 @@ from torch import Tensor
 from explain.attribution import Array
 from explain.baselines import baseline_images
 from explain.evidence.base import MEASURES, Measure, Metric, Row, row
-from explain.evidence.scorer import probabilities
+from explain.evidence.scorer import on_pixels, probabilities
 from explain.evidence.subject import Subject
 from explain.metrics.faithfulness import curve_area, gain, is_flat, patch_order, removal_counts
 
@@ -115,8 +115,6 @@ def _composer(subject: Subject, image: Array, kept: Array, blurred: Array) -> Ca
     transform = subject.model.transform
     black = baseline_images("black", images[:1].to(device), transform)[0]
     blur = torch.cat([baseline_images("blur", part, transform)[0] for part in images.split(BLUR_CHUNK)])
-    (height, width), (rows, columns) = images.shape[-2:], kept.shape[1:]
-    down, across = np.arange(height) * rows // height, np.arange(width) * columns // width
 
     def make(part: slice) -> Tensor:
         near = slice(image[part][0], image[part][-1] + 1)  # few images lie in a slice: send each to the device once
@@ -124,7 +122,7 @@ def _composer(subject: Subject, image: Array, kept: Array, blurred: Array) -> Ca
         fill = torch.where(
             torch.from_numpy(blurred[part]).to(device)[:, None, None, None], blur[near].to(device)[at], black
         )
-        mask = torch.from_numpy(kept[part][:, None, down[:, None], across]).to(device)
+        mask = torch.from_numpy(on_pixels(kept[part][:, None], images)).to(device)
         return torch.where(mask, images[near].to(device)[at], fill)
 
     return make
