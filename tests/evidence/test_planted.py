@@ -206,6 +206,12 @@ def test_a_perfect_explainer_passes_and_a_random_map_fails() -> None:
     assert trust_of("noise", noise[0], noise[1], gate()).status == "FAILED"
 
 
+def test_a_difference_whose_interval_holds_zero_fails() -> None:
+    row = trust_of("weak", np.tile([0.9, 0.14], 20), np.tile([0.1, 0.9], 20), gate())
+    assert row.low is not None and row.difference is not None
+    assert row.low < 0 < row.difference and row.status == "FAILED"
+
+
 def test_a_map_of_the_wrong_sign_fails() -> None:
     assert trust_of("wrong", np.full(20, 0.3), np.full(20, 0.6), gate()).status == "FAILED"
 
