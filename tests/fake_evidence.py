@@ -160,7 +160,7 @@ def fake_planted(pair: MatchedPair) -> PlantedResult:
         passed = arm != "linear"
         share = 0.93 if passed else 0.55
         gates.append(Gate(arm=arm, share_a=share, share_b=1 - share, difference=2 * share - 1, low=2 * share - 1.1,
-                          high=2 * share - 0.95, images=96, dropped=4, passed=passed, accuracy_a=0.99,
+                          high=2 * share - 0.95, images=96, dropped=4, blank=0, passed=passed, accuracy_a=0.99,
                           accuracy_b=0.98))  # fmt: skip
         for method in METHODS:
             difference = {"integrated_gradients": 0.6, "attention_rollout": 0.12, "grad_cam": 0.4}.get(method, 0.0)

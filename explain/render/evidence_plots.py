@@ -20,8 +20,8 @@ STATUS_COLOURS = {"PASSED": PASS, "FAILED": TURN, "NOT TESTED": FLOOR}
 DROPPED, ROW_PX, COLUMNS = 0.22, 46, 3
 """Distance of two arms within a method's row, height of a row, small figures beside each other."""
 
-PANELS = ("backbone_cka", "feature_drift", "weight_drift", "attention_distance", "attention_entropy",
-          "attention_entropy_patches", "cls_to_patch", "prompt_mass", "register_mass")  # fmt: skip
+PANELS = ("backbone_cka", "feature_drift", "feature_cosine", "weight_drift", "attention_distance", "attention_entropy",
+          "patch_entropy", "cls_to_patch", "prompt_mass", "register_mass")  # fmt: skip
 """Metrics of the blocks in the order of the small figures; others follow."""
 SHARED_PANEL = {"prompt_chance": "prompt_mass", "cka": "backbone_cka"}
 """Metrics that are drawn into the panel of another one."""
@@ -76,18 +76,19 @@ def gain_figure(summary: Summary, lang: str = "en", *, metric: str = "gain") -> 
 
 
 def agreement_figure(summary: Summary, lang: str = "en", *, metric: str | None = None) -> go.Figure | None:
-    """How alike the maps of two arms are, beside the ceilings of both and the floor, method by method."""
+    """How alike the maps of the first two arms are, beside the ceilings of both and the floor, method by method."""
     t = translate(lang)
-    chosen = metric or next((row.metric for row in summary.agreements), None)
-    rows = [row for row in summary.agreements if row.metric == chosen]
+    known = [row for row in summary.agreements if (row.first, row.second) == summary.arms[:2]]
+    chosen = metric or next((row.metric for row in known), None)
+    rows = [row for row in known if row.metric == chosen and row.between.mean is not None]
     if chosen is None or not rows:
         return None
     figure = go.Figure()
     for name, colour, symbol, estimates in _agreement_parts(rows, t):
         places = [row - 0.26 + 0.17 * symbol for row, one in enumerate(estimates) if one and one.mean is not None]
-        known = [one for one in estimates if one and one.mean is not None]
-        if known:
-            trace = _points(known, places, name, colour, t)
+        measured = [one for one in estimates if one and one.mean is not None]
+        if measured:
+            trace = _points(measured, places, name, colour, t)
             trace.marker.symbol = ("circle", "diamond-open", "diamond-open", "line-ns-open")[symbol]
             figure.add_trace(trace)
     figure.add_vline(x=0, line={"color": INK, "dash": "dash", "width": 1})
@@ -143,10 +144,14 @@ def blocks_figure(summary: Summary, lang: str = "en") -> go.Figure | None:
 
 
 def block_panels(summary: Summary) -> dict[str, dict[tuple[str, str], list[Block]]]:
-    """Metric -> (model, metric) -> its blocks in order: what each small figure shows."""
+    """Metric -> (model, metric) -> its blocks in order: what each small figure shows.
+
+    Two models are compared only where both are compared arms: the reference has nothing to be compared for.
+    """
     panels: dict[str, dict[tuple[str, str], list[Block]]] = {}
     for block in sorted(summary.blocks, key=lambda block: block.block):
-        if block.estimate.mean is not None:
+        compared = "~" not in block.model or set(block.model.split("~")) <= set(summary.arms)
+        if compared and block.estimate.mean is not None:
             panel = SHARED_PANEL.get(block.metric, block.metric)
             panels.setdefault(panel, {}).setdefault((block.model, block.metric), []).append(block)
     models = [*models_of(summary), *dict.fromkeys(block.model for block in summary.blocks)]
@@ -256,15 +261,10 @@ def reasons_table(row: Reasons) -> tuple[tuple[int, int], tuple[int, int]]:
     return (row.same_alike, row.same_unlike), (row.different_alike, row.different_unlike)
 
 
-def dissociation_figure(planted: PlantedResult, labels: dict[str, str], lang: str = "en") -> go.Figure | None:
-    """Share of a map on cue A in the model trained on A and in the one trained on B, and what that says.
-
-    Args:
-        planted: the planted-cue test.
-        labels: method or control -> name for readers.
-        lang: "en" or "ja".
-    """
+def dissociation_figure(planted: PlantedResult, lang: str = "en") -> go.Figure | None:
+    """Share of a map on cue A in the model trained on A and in the one trained on B, and what that says."""
     t = translate(lang)
+    labels = planted_labels(planted, t)
     methods, arms = list(dict.fromkeys(row.method for row in planted.trusts)), planted.arms
     if not methods:
         return None
@@ -276,8 +276,16 @@ def dissociation_figure(planted: PlantedResult, labels: dict[str, str], lang: st
             _add_dumbbell(figure, trust, y, arm_label(arm, t), t, legend=first,
                           control=trust.method in planted.controls)  # fmt: skip
     figure.update_xaxes(range=[-0.02, 1.4], tickvals=[0, 0.25, 0.5, 0.75, 1])
-    return _rows(figure, [labels.get(method, method) for method in methods], t("plot.dissociation"),
+    return _rows(figure, [labels[method] for method in methods], t("plot.dissociation"),
                  wide=0.5 * len(arms))  # fmt: skip
+
+
+def planted_labels(planted: PlantedResult, t: Translator) -> dict[str, str]:
+    """Names of the test's methods and controls for readers."""
+    labels = {name: METHODS[name].label if name in METHODS else name for name in planted.methods}
+    for name in planted.controls:
+        labels[name] = t(f"term.control.{name}") if f"term.control.{name}" in t else name
+    return labels
 
 
 def _add_dumbbell(

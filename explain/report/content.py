@@ -16,7 +16,8 @@ from explain.attribution import Array, Attribution
 from explain.backbone import BackboneCard
 from explain.data.base import Dataset
 from explain.errors import InputError
-from explain.files import sha256_json
+from explain.evidence.found import evidence_file, find_evidence, find_planted, planted_file
+from explain.files import sha256_file, sha256_json
 from explain.i18n import Translator, translate
 from explain.methods.base import METHODS
 from explain.metrics.statistics import largest_unseen_rate
@@ -36,20 +37,21 @@ from explain.report.answers_part import (
     percent,
     recalls_of,
 )
+from explain.report.evidence_part import Dissociation, Measured, dissociation_of, measured_of, still_missing
 from explain.report.panels import ARMS, RULES, Panels, draw_pictures, picture_file, view_panels
 from explain.report.seeds_part import Seeds, seeds_of, sibling_pairs
 from explain.report.training_part import Training, same_budget, training_of
 from explain.training.pair import MatchedPair, compare_runs
 from explain.training.run import Run
 
-FORMAT = 2
+FORMAT = 3
 
 MEASURES = ("completeness_gap", "converged", "nodes", "prompt_share", "prompt_share_null")
 """Extras that are printed under a map when it has them."""
 
-NOT_EVALUATED = ("decision", "intended_use", "faithfulness", "agreement", "failure_review", "robustness", "operation",
-                 "standards", "signature")  # fmt: skip
-"""Parts of an audit that have no data here; they are printed as such."""
+NOT_EVALUATED = ("decision", "intended_use", "faithfulness", "planted", "agreement", "failure_review", "robustness",
+                 "operation", "standards", "signature")  # fmt: skip
+"""Parts of an audit that have no data until they are measured; without it they are printed as such."""
 
 PLACES = ("top_left", "top", "top_right", "left", "middle", "right", "bottom_left", "bottom", "bottom_right")
 
@@ -229,6 +231,8 @@ class Evidence(Record):
         arms: every trained model, "vpt" and "ft" first.
         same_budget: every arm had as many trials and training steps as the next.
         seeds: what the other seeds of the same study say; None for a pair on its own.
+        measured: what was measured of the maps; None where nothing was.
+        dissociation: the planted-cue test; None where none was made.
         not_evaluated: parts of an audit without data.
         files: SHA-256 of what the report rests on.
     """
@@ -252,6 +256,8 @@ class Evidence(Record):
     data: Data
     methods: tuple[MethodSettings, ...]
     panels: PanelSection
+    measured: Measured | None = None
+    dissociation: Dissociation | None = None
     reading: tuple[str, ...]
     limitations: tuple[str, ...]
     not_evaluated: tuple[str, ...]
@@ -276,9 +282,11 @@ def gather(pair: MatchedPair, panels: Panels, lang: str = "en", *, scope: Scope 
 
     Raises:
         InputError: the panels were made with other weights.
+        IntegrityError: the maps were evaluated with other weights.
     """
     t = translate(lang)
     _check_same_weights(pair, panels)
+    summary, planted = find_evidence(pair), find_planted(pair)
     arms = tuple(_arm(name, run, t) for name, run in pair.runs.items())
     difference = paired_result(pair.vpt.predictions, pair.ft.predictions, t)
     study = sibling_pairs(pair)
@@ -308,8 +316,12 @@ def gather(pair: MatchedPair, panels: Panels, lang: str = "en", *, scope: Scope 
         methods=methods,
         panels=_panels(pair, panels, scope, t),
         reading=_reading(methods, scope, t),
-        limitations=_limitations(pair.vpt.manifest.image_size, panels.grid, seeds, t),
-        not_evaluated=NOT_EVALUATED,
+        measured=measured_of(summary, t) if summary else None,
+        dissociation=dissociation_of(planted, t) if planted else None,
+        limitations=_limitations(
+            pair.vpt.manifest.image_size, panels.grid, seeds, t, measured=bool(summary or planted)
+        ),
+        not_evaluated=still_missing(NOT_EVALUATED, summary, planted),
         versions=library_versions() | {name: version(name) for name in ("typst", "matplotlib-fontja")},
         files=_files(pair, study, panels),
     )
@@ -497,9 +509,12 @@ def _reading(methods: tuple[MethodSettings, ...], scope: Scope, t: Translator) -
     return (*lines, t("report.reading.completeness_gap"), t("report.reading.prompt_share"), t("report.reading.blank"))
 
 
-def _limitations(image_size: int, grid: tuple[int, int], seeds: Seeds | None, t: Translator) -> tuple[str, ...]:
+def _limitations(
+    image_size: int, grid: tuple[int, int], seeds: Seeds | None, t: Translator, *, measured: bool
+) -> tuple[str, ...]:  # fmt: skip
     trainings = "few_trainings" if seeds else "one_training"
-    names = ("not_cause", "plausible", "resolution", trainings, "data", "automation", "file")
+    plausible = "plausible_measured" if measured else "plausible"
+    names = ("not_cause", plausible, "resolution", trainings, "data", "automation", "file")
     values: dict[str, dict[str, int]] = {
         "resolution": {"rows": grid[0], "columns": grid[1], "cell": round(image_size / grid[0])},
         "few_trainings": {"count": len(seeds.seeds) if seeds else 1},
@@ -519,4 +534,6 @@ def _files(pair: MatchedPair, study: list[MatchedPair], panels: Panels) -> tuple
         for arm, run in other.runs.items()
     ]  # fmt: skip
     maps = [Named(name=f"maps/{name}", value=digest) for name, digest in panels.record.files.items()]
-    return (*runs, *others, *maps)
+    measured = [Named(name=f"{file.parent.name}/{file.name}", value=sha256_file(file))
+                for file in (evidence_file(pair), planted_file(pair)) if file is not None]  # fmt: skip
+    return (*runs, *others, *maps, *measured)

@@ -28,12 +28,16 @@ from PIL import Image
 from explain.errors import ExplainError, InputError, IntegrityError
 from explain.files import read_json, write_atomically
 from explain.i18n import translate
-from explain.render import arm_colour
+from explain.render.evidence_plots import model_colour
 from explain.render.heatmap import Scope, colour_bar
 from explain.report.content import Evidence, evidence_id, gather
+from explain.report.evidence_part import COMMANDS
 from explain.report.panels import Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.training.pair import MatchedPair
 from explain.training.study import seed_folder
+
+TEMPLATES = {"template.typ": "report.typ", "pieces.typ": "pieces.typ", "evidence.typ": "evidence.typ"}
+"""Files of the page, and what they are called beside its data."""
 
 MISSING = "\ufffd"
 """Printed for a character that no font has a glyph for; evidence.json keeps the original."""
@@ -177,7 +181,8 @@ def _fill(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> No
     t = translate(evidence.lang)
     words = {
         "words": {f"{room}.{key}": text for room in ("report", "term") for key, text in t.section(f"{room}.").items()},
-        "colours": {arm.name: arm_colour(arm.name) for arm in evidence.arms},
+        "colours": {model: model_colour(model) for model in _models(evidence)},
+        "commands": COMMANDS,
         "author": f"explain-vit {evidence.versions['explain-vit']}",
         "description": t("report.description", data=evidence.data.name),
         "created": f"{evidence.created_at:%Y-%m-%d %H:%M %Z}",
@@ -194,4 +199,14 @@ def _fill(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> No
     (folder / "fonts").mkdir()
     for font in fonts():
         shutil.copyfile(font, folder / "fonts" / font.name)
-    (folder / "report.typ").write_bytes(files(__package__).joinpath("template.typ").read_bytes())
+    for source, name in TEMPLATES.items():
+        (folder / name).write_bytes(files(__package__).joinpath(source).read_bytes())
+
+
+def _models(evidence: Evidence) -> set[str]:
+    """Every arm that the page names, and every two that it compares."""
+    measured, planted = evidence.measured, evidence.dissociation
+    models = {arm.name for arm in evidence.arms} | {line.arm for line in (planted.lines if planted else ())}
+    if measured is not None:
+        models |= set(measured.labels) | {curve.model for panel in measured.panels for curve in panel.curves}
+    return models

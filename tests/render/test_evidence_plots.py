@@ -117,8 +117,8 @@ def test_answers_and_reasons_are_a_table_of_images_where_there_is_a_threshold(su
     assert "<b>21</b>" in figure.data[0].text[0][1]
 
 
-def test_the_dissociation_is_told_in_words(summary: Summary, planted: PlantedResult) -> None:
-    figure = dissociation_figure(planted, summary.methods)
+def test_the_dissociation_is_told_in_words(planted: PlantedResult) -> None:
+    figure = dissociation_figure(planted)
     assert figure is not None
     said = {note.y: note.text for note in figure.layout.annotations}
     assert [said[y].split("<b>")[1].split("</b>")[0] for y in sorted(said)][:3] == [
@@ -134,7 +134,7 @@ def test_the_dissociation_is_told_in_words(summary: Summary, planted: PlantedRes
 def test_figures_are_in_the_language_and_can_be_stored(summary: Summary, planted: PlantedResult, lang: str) -> None:
     figures = [gain_figure(summary, lang), agreement_figure(summary, lang), blocks_figure(summary, lang),
                cascade_figure(summary, lang), reasons_figure(summary, lang),
-               dissociation_figure(planted, summary.methods, lang)]  # fmt: skip
+               dissociation_figure(planted, lang)]  # fmt: skip
     texts = [figure.to_json() for figure in figures if figure is not None]
     assert len(texts) == 6 and all(json.loads(text)["data"] for text in texts)
     words = json.dumps(translate(lang)("plot.floor"))[1:-1]
@@ -144,7 +144,7 @@ def test_figures_are_in_the_language_and_can_be_stored(summary: Summary, planted
 def test_nothing_measured_is_no_figure(summary: Summary, planted: PlantedResult) -> None:
     nothing = summary.model_copy(update=dict.fromkeys(("cells", "agreements", "reasons", "blocks"), ()))
     figures = [gain_figure(nothing), agreement_figure(nothing), blocks_figure(nothing), cascade_figure(nothing),
-               reasons_figure(nothing), dissociation_figure(planted.model_copy(update={"trusts": ()}), {})]  # fmt: skip
+               reasons_figure(nothing), dissociation_figure(planted.model_copy(update={"trusts": ()}))]  # fmt: skip
     assert figures == [None] * 6
 
 
