@@ -3,6 +3,7 @@
     model = explain.wrap(timm_vit)                     any timm VisionTransformer as it stands
     pair = explain.train_pair("textile")               a matched pair, trained
     maps = explain.attribute(model, images)            method name -> Attribution
+    explain.evaluate(pair)                             how right the maps are, and how VPT and FT differ
     explain.write_report(pair, out="report.pdf")       what leaves the building
 
 Names are imported on first use, so `import explain` is quick.
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from explain.engine import attribute as attribute
     from explain.engine import attribute_targets as attribute_targets
     from explain.errors import ExplainError as ExplainError
+    from explain.evidence.evaluate import Evaluation as Evaluation
+    from explain.evidence.evaluate import evaluate as evaluate
+    from explain.evidence.planted import planted_cues as planted_cues
     from explain.model import TunedModel as TunedModel
     from explain.prompts.bank import PromptBank as PromptBank
     from explain.prompts.store import PromptStore as PromptStore
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Attribution": "explain.attribution",
+    "Evaluation": "explain.evidence.evaluate",
     "ExplainError": "explain.errors",
     "MatchedPair": "explain.training.pair",
     "PromptBank": "explain.prompts.bank",
@@ -44,9 +49,11 @@ _HOMES = {
     "TunedModel": "explain.model",
     "attribute": "explain.engine",
     "attribute_targets": "explain.engine",
+    "evaluate": "explain.evidence.evaluate",
     "load_data": "explain.data.base",
     "load_model": "explain.training.run",
     "load_pair": "explain.training.pair",
+    "planted_cues": "explain.evidence.planted",
     "train_pair": "explain.training.train",
     "train_study": "explain.training.study",
     "tune": "explain.tuning.base",

@@ -13,6 +13,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from explain.cli_evaluate import evaluate, measures
+from explain.cli_planted import planted
 from explain.cli_prompts import prompts
 from explain.cli_train import Device, leave, search, settings, train, tunings
 from explain.console import console, errors, progress_bars, result_table
@@ -68,6 +70,9 @@ def demo(
 app.command()(train)
 app.command()(search)
 app.command()(tunings)
+app.command()(evaluate)
+app.command()(measures)
+app.command()(planted)
 
 
 @app.command()

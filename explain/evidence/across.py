@@ -1,0 +1,92 @@
+"""Across models: how alike two models' maps and features are, beside what other seeds and other images give.
+
+An agreement says nothing by itself. Its ceiling is what two seeds of one arm reach, its floor what the maps of two
+different images reach; every row here is one of these three.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from explain.attribution import Array
+from explain.evidence.base import Metric, Row, row
+from explain.metrics.agreement import emd, pearson, spearman, ssim, top_iou
+from explain.metrics.representation import linear_cka_debiased
+
+OTHER_IMAGE = "_other_image"
+"""Ending of a metric that compares the maps of two different images: the floor."""
+
+COMPARISONS: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
+    "pearson": (Metric("Pearson correlation", "neither"), pearson),
+    "spearman": (Metric("Spearman correlation", "neither"), spearman),
+    "top_iou": (Metric("IoU of the top 10 %", "neither"), top_iou),
+    "ssim": (Metric("SSIM", "neither"), ssim),
+    "emd": (Metric("earth mover's distance (patches)", "neither"), emd),
+}
+CKA = Metric("debiased linear CKA", "neither")
+
+WHY_NOT = {"top_iou": "ties", "emd": "blank_map"}
+"""Why a comparison has no number, where it is not that a map is flat."""
+
+FEW_FOR_CKA = 100
+"""Images under which a debiased CKA is still noisy; such numbers carry a flag."""
+
+
+class Seen(NamedTuple):
+    """What one trained model shows on the images: maps by method (n, h, w), and features (L, n, D) after each block."""
+
+    arm: str
+    seed: int
+    maps: Mapping[str, Array]
+    features: Array | None
+
+
+class Pairing(NamedTuple):
+    """Two models that are compared: as "vpt~ft" under one seed, or as "vpt~vpt" under two."""
+
+    first: Seen
+    second: Seen
+
+    @property
+    def model(self) -> str:
+        """Both arms in one word."""
+        return f"{self.first.arm}~{self.second.arm}"
+
+    @property
+    def seed(self) -> str:
+        """The seed they share, or both."""
+        one, other = self.first.seed, self.second.seed
+        return str(one) if one == other else f"{one}~{other}"
+
+
+def pairings(seen: Sequence[Seen], arms: Sequence[str]) -> list[Pairing]:
+    """Every two arms under each seed, and every two seeds of each arm."""
+    found = []
+    for one, other in combinations(seen, 2):
+        first, second = sorted((one, other), key=lambda model: (arms.index(model.arm), model.seed))
+        if (first.arm == second.arm) != (first.seed == second.seed):
+            found.append(Pairing(first, second))
+    return sorted(found, key=lambda pair: (arms.index(pair.first.arm), arms.index(pair.second.arm), pair.seed))
+
+
+def compare(pair: Pairing, ids: Sequence[str]) -> Iterator[Row]:
+    """Agreement of the maps image by image, of arms also with another image's map, and CKA block by block."""
+    for method in pair.first.maps:
+        a, b = pair.first.maps[method], pair.second.maps[method]
+        for metric, (_, function) in COMPARISONS.items():
+            yield from _rows(ids, method, metric, function(a, b))
+            if pair.first.arm != pair.second.arm and len(ids) > 1:
+                yield from _rows(ids, method, metric + OTHER_IMAGE, function(a, np.roll(b, 1, axis=0)))
+    if pair.first.features is not None and pair.second.features is not None and len(ids) > 3:
+        few = "few_images" if len(ids) < FEW_FOR_CKA else None
+        for block, (one, other) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
+            value = float(linear_cka_debiased(one, other))
+            yield row(None, None, f"cka/{block}", value, few if np.isfinite(value) else "constant_features")
+
+
+def _rows(ids: Sequence[str], method: str, metric: str, values: Array) -> Iterator[Row]:
+    why_not = WHY_NOT.get(metric.removesuffix(OTHER_IMAGE), "flat_map")
+    for name, value in zip(ids, values, strict=True):
+        yield row(name, method, metric, float(value), None if np.isfinite(value) else why_not)
