@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from explain.cli_train import Device
+from explain.cli_train import Device, whole_numbers
 from explain.console import console, progress_bars
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ def evaluate(
                                                   "default: the pair's test images.")] = None,
     images: Annotated[int, typer.Option(help="Images that every model answers right; 0 for all there are.")] = 100,
     rest: Annotated[int, typer.Option(help="Images more that some model gets wrong, in a table of their own.")] = 20,
+    seeds: Annotated[str | None, typer.Option(help="Of a study, the seeds measured, such as 0,1,2; default: "
+                                                   "all.")] = None,
+    later_images: Annotated[int | None, typer.Option(help="Of these images, how many the models of every seed but the "
+                                                          "first are shown, and a linear probe; default: all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="A name from `explain methods`; may be given several times; "
                                                           "default grad_cam, integrated_gradients and "
                                                           "attention_rollout.")] = None,
@@ -47,7 +51,8 @@ def evaluate(
     with progress_bars() as progress:
         found = measure_maps(
             run, data, methods=tuple(method or DEFAULT_METHODS), measures=measure, arms=tuple(arm or ("vpt", "ft")),
-            images=images or None, rest=rest, seed=seed, out=out, device=device,
+            images=images or None, rest=rest, later_images=later_images,
+            seeds=None if seeds is None else whole_numbers(seeds, "--seeds 0,1,2"), seed=seed, out=out, device=device,
             memory_budget="auto" if memory is None else memory * 2**20, progress=progress,
         )  # fmt: skip
     print_summary(found.summary)

@@ -188,11 +188,20 @@ def _recipe(
 
 def _seeds(text: str, first: int) -> list[int]:
     """A number of seeds, counted up from the recipe's own, or the seeds themselves."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"expected --seeds 5 or --seeds 42,44,82, got {text!r}") from None
+    numbers = whole_numbers(text, "--seeds 5 or --seeds 42,44,82")
     return numbers if len(numbers) > 1 else list(range(first, first + numbers[0]))
+
+
+def whole_numbers(text: str, form: str) -> list[int]:
+    """Numbers between commas; `form` says what they should look like.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"expected {form}, got {text!r}") from None
 
 
 def leave(rejected: object) -> None:

@@ -35,10 +35,11 @@ FEW_FOR_CKA = 100
 
 
 class Seen(NamedTuple):
-    """What one trained model shows on the images: maps by method (n, h, w), and features (L, n, D) after each block."""
+    """What one trained model shows on n images: maps by method (n, h, w), and features (L, n, D) after each block."""
 
     arm: str
     seed: int
+    ids: tuple[str, ...]
     maps: Mapping[str, Array]
     features: Array | None
 
@@ -60,6 +61,11 @@ class Pairing(NamedTuple):
         one, other = self.first.seed, self.second.seed
         return str(one) if one == other else f"{one}~{other}"
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images both were shown."""
+        return tuple(name for name in self.first.ids if name in set(self.second.ids))
+
 
 def pairings(seen: Sequence[Seen], arms: Sequence[str]) -> list[Pairing]:
     """Every two arms under each seed, and every two seeds of each arm."""
@@ -71,18 +77,20 @@ def pairings(seen: Sequence[Seen], arms: Sequence[str]) -> list[Pairing]:
     return sorted(found, key=lambda pair: (arms.index(pair.first.arm), arms.index(pair.second.arm), pair.seed))
 
 
-def compare(pair: Pairing, ids: Sequence[str]) -> Iterator[Row]:
+def compare(pair: Pairing) -> Iterator[Row]:
     """Agreement of the maps image by image, of arms also with another image's map, and CKA block by block."""
+    ids = pair.ids
+    one, other = ([model.ids.index(name) for name in ids] for model in pair[:2])
     for method in pair.first.maps:
-        a, b = pair.first.maps[method], pair.second.maps[method]
+        a, b = pair.first.maps[method][one], pair.second.maps[method][other]
         for metric, (_, function) in COMPARISONS.items():
             yield from _rows(ids, method, metric, function(a, b))
             if pair.first.arm != pair.second.arm and len(ids) > 1:
                 yield from _rows(ids, method, metric + OTHER_IMAGE, function(a, np.roll(b, 1, axis=0)))
     if pair.first.features is not None and pair.second.features is not None and len(ids) > 3:
         few = "few_images" if len(ids) < FEW_FOR_CKA else None
-        for block, (one, other) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
-            value = float(linear_cka_debiased(one, other))
+        for block, (x, y) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
+            value = float(linear_cka_debiased(x[one], y[other]))
             yield row(None, None, f"cka/{block}", value, few if np.isfinite(value) else "constant_features")
 
 

@@ -69,7 +69,7 @@ class Measure:
     Class attributes: `label` title; `source` paper; `metrics` what its rows may be called (without "/block");
     `images` how many images it looks at, at most, None for all, since some questions cost a hundred forwards per image;
     `every_seed` False: it is asked of the first seed only; `controls` True: it is asked of the random, centre and Sobel
-    maps as well.
+    maps as well; `masks` True: its numbers depend on the images' masks.
     """
 
     name: ClassVar[str]
@@ -79,6 +79,7 @@ class Measure:
     images: ClassVar[int | None] = None
     every_seed: ClassVar[bool] = True
     controls: ClassVar[bool] = True
+    masks: ClassVar[bool] = False
 
     def __call__(self, subject: "Subject") -> Iterator[Row]:
         """The rows of one model; `subject` holds as many images as the measure asks for."""

@@ -26,7 +26,7 @@ from explain.evidence.base import Measure, Row
 from explain.evidence.choice import Choice
 from explain.evidence.inside import block_features
 from explain.evidence.subject import Subject, on_grid
-from explain.files import read_tensors, sha256_json, write_atomically, write_tensors
+from explain.files import read_tensors, sha256_file, sha256_json, write_atomically, write_tensors
 from explain.methods.base import METHODS, Method
 from explain.metrics.controls import control_maps
 from explain.model import TunedModel
@@ -109,7 +109,8 @@ class Bench:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return (*self.choice.headline, *self.choice.rest)
+        """The images this model is shown."""
+        return self.choice.ids
 
     @property
     def name(self) -> str:
@@ -135,7 +136,7 @@ class Bench:
     def seen(self) -> Seen:
         """Maps and features, from their files or made now; what the head reads after each block."""
         maps, _ = self._maps
-        return Seen(self.arm, self.seed, {name: maps[name] for name in self.setting.methods}, self._features)
+        return Seen(self.arm, self.seed, self.ids, {name: maps[name] for name in self.setting.methods}, self._features)
 
     @cached_property
     def _maps(self) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -211,12 +212,14 @@ class Bench:
     def measured(self, measures: Sequence[Measure]) -> list[pa.Table]:
         """The rows of every measure: of the headline images, and of the others what is asked of every map."""
         setting, headline = self.setting, len(self.choice.headline)
-        masked = [setting.data.by_id[name].mask is not None for name in self.ids]
-        images = [setting.images_key(self.ids), headline, masked]
+        samples = [setting.data.by_id[name] for name in self.ids]
+        masks = [sample.mask and sha256_file(sample.mask) for sample in samples]
+        images = [setting.images_key(self.ids), headline]
         tables = []
         for done, measure in enumerate(measures):
             setting.progress(f"seed {self.seed}: {self.arm}: measures", done, len(measures))
-            key = [self.weights, images, setting.methods_key(), measure.name, measure.images]
+            regions = masks if measure.masks else []
+            key = [self.weights, images, setting.methods_key(), measure.name, measure.images, regions]
 
             def make(measure: Measure = measure) -> Iterable[Row]:
                 rows = measure(self.subject.first(headline).first(measure.images))

@@ -6,7 +6,7 @@ answers. The order is a hash of seed and id, taking the classes in turns, so a s
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -24,6 +24,18 @@ class Choice:
     headline: tuple[str, ...]
     rest: tuple[str, ...]
     facts: Images
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.headline, *self.rest)
+
+    def first(self, count: int | None) -> "Choice":
+        """Only the first `count` headline images, and as large a share of the rest."""
+        if count is None or count >= len(self.headline):
+            return self
+        share = len(self.rest) * count // len(self.headline)
+        return replace(self, headline=self.headline[:count], rest=self.rest[:share])
 
 
 def choose_images(

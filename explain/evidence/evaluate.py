@@ -78,6 +78,8 @@ def evaluate(
     arms: Sequence[str] = ("vpt", "ft"),
     images: int | None = 100,
     rest: int = 20,
+    seeds: Sequence[int] | None = None,
+    later_images: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     device: str | None = None,
@@ -96,6 +98,9 @@ def evaluate(
         arms: arms that are compared, the first two above all.
         images: images at most that every model answers right; None for all of them.
         rest: further images at most that some model gets wrong, reported apart.
+        seeds: of a study, the seeds measured; None for all.
+        later_images: of the images, how many the models of every seed but the first are shown, and the arm with the
+            frozen backbone; None for all. A ceiling needs fewer images than a comparison of two models does.
         seed: of the choice of images and of everything random in a measure.
         out: folder of the result; None is "evidence" in the folder of the pair or study.
         device: "cpu", "cuda", or None for a GPU when there is one.
@@ -107,23 +112,32 @@ def evaluate(
         UnknownNameError: no such method or measure.
         IntegrityError: runs or pieces that changed since they were written.
     """
-    folder, pairs = _open(pair)
+    folder, pairs = _open(pair, seeds)
     asked = [MEASURES.create(name) for name in (MEASURES if measures is None else measures)]
     target = Path(out) if out is not None else folder / "evidence"
     setting = Setting(
         _dataset(pairs, data), tuple(methods), options or {}, seed, target,
         Machine(device=device).torch_device, memory_budget, progress,
     )  # fmt: skip
-    return _Job(setting, pairs, tuple(arms)).run(asked, images, rest)
+    return _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images)
 
 
-def _open(pair: MatchedPair | Study | str | Path) -> tuple[Path, list[MatchedPair]]:
+def _open(
+    pair: MatchedPair | Study | str | Path, seeds: Sequence[int] | None
+) -> tuple[Path, list[MatchedPair]]:
+    """The folder and one pair per seed."""
     if isinstance(pair, MatchedPair):
-        return pair.path, [pair]
-    if not isinstance(pair, Study) and not (Path(pair) / "study.json").is_file():
-        return Path(pair), [load_pair(pair)]
-    study = pair if isinstance(pair, Study) else Study.load(pair)
-    return study.path, study.pairs
+        folder, pairs = pair.path, [pair]
+    elif isinstance(pair, Study) or (Path(pair) / "study.json").is_file():
+        study = pair if isinstance(pair, Study) else Study.load(pair)
+        folder, pairs = study.path, study.pairs
+    else:
+        folder, pairs = Path(pair), [load_pair(pair)]
+    by_seed = {one.vpt.manifest.seed: one for one in pairs}
+    wrong = [seed for seed in seeds or () if seed not in by_seed]
+    if wrong or (seeds is not None and not seeds):
+        raise InputError(f"{folder} has the seeds {', '.join(map(str, by_seed))}, got {seeds}")
+    return folder, [by_seed[seed] for seed in seeds or by_seed]
 
 
 def _dataset(pairs: Sequence[MatchedPair], data: Dataset | str | Path | None) -> Dataset:
@@ -148,7 +162,7 @@ class _Job:
     pairs: Sequence[MatchedPair]
     arms: tuple[str, ...]
 
-    def run(self, measures: Sequence[Measure], count: int | None, rest: int) -> Evaluation:
+    def run(self, measures: Sequence[Measure], count: int | None, rest: int, later: int | None) -> Evaluation:
         """Everything, from the choice of images to the summary."""
         self._check()
         setting, order = self.setting, (*self.arms, *self._reference())
@@ -158,14 +172,15 @@ class _Job:
         tables: list[pa.Table] = []
         seen: list[Seen] = []
         for (seed, arm), run in self._runs(order).items():
-            bench = Bench(setting, choice, run, seed, arm)
+            whole = seed == first and arm in self.arms
+            bench = Bench(setting, choice if whole else choice.first(later), run, seed, arm)
             seen.append(bench.seen())
             if arm in self.arms:
                 tables += bench.measured([one for one in measures if one.every_seed or seed == first])
         both = pairings(seen, order)
         for done, pair in enumerate(both):
             setting.progress("agreement between models", done, len(both))
-            tables.append(self._compared(pair, bench.ids))
+            tables.append(self._compared(pair))
         setting.progress("agreement between models", len(both), len(both))
         return self._write(pa.concat_tables(tables), choice, measures, answers)
 
@@ -203,12 +218,12 @@ class _Job:
             write_atomically(stored, found.save)
         return Predictions.load(stored)
 
-    def _compared(self, pair: Pairing, ids: Sequence[str]) -> pa.Table:
+    def _compared(self, pair: Pairing) -> pa.Table:
         weights = [weights_of(self._runs((one.arm,))[one.seed, one.arm]) for one in (pair.first, pair.second)]
-        key = [weights, self.setting.images_key(ids), self.setting.methods_key(), sorted(COMPARISONS)]
+        key = [weights, self.setting.images_key(pair.ids), self.setting.methods_key(), sorted(COMPARISONS)]
 
         def make() -> Iterable[Row]:
-            return compare(pair, ids)
+            return compare(pair)
 
         return self.setting.rows(f"{pair.model}.{pair.seed}.agreement", key, pair.model, pair.seed, make)
 

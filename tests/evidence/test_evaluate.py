@@ -156,6 +156,23 @@ def test_one_pair_alone_has_no_ceiling_and_draws_no_line(study: Study, tmp_path:
     assert all(reasons.threshold is None for reasons in one.summary.reasons)
 
 
+def test_later_seeds_may_be_shown_fewer_of_the_same_images(study: Study, found: Evaluation, tmp_path: Path) -> None:
+    few = evaluate(
+        study, options=OPTIONS, measures=("complexity",), images=4, rest=2, later_images=2, out=tmp_path / "few"
+    )
+    shown = {seed: {row["image"] for row in few.table.to_pylist() if (row["model"], row["seed"]) == ("vpt", seed)}
+             for seed in ("0", "1")}  # fmt: skip
+    assert len(shown["0"]) == 6 and len(shown["1"]) == 3 and shown["1"] < shown["0"]
+    between = [row["image"] for row in few.table.to_pylist()
+               if (row["model"], row["method"], row["metric"]) == ("vpt~vpt", "grad_cam", "pearson")]  # fmt: skip
+    assert set(between) == shown["1"]
+    whole = {(row["image"], row["method"], row["metric"]): row["value"] for row in found.table.to_pylist()
+             if (row["model"], row["seed"]) == ("ft", "1")}  # fmt: skip
+    for row in few.table.to_pylist():
+        if (row["model"], row["seed"], row["method"]) == ("ft", "1", "attention_rollout"):
+            assert row["value"] == whole[row["image"], row["method"], row["metric"]]
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
@@ -163,6 +180,7 @@ def test_one_pair_alone_has_no_ceiling_and_draws_no_line(study: Study, tmp_path:
         ({"arms": ("vpt",)}, InputError, "two or more"),
         ({"methods": ("grad_cma",)}, UnknownNameError, "grad_cam"),
         ({"measures": ("removals",)}, UnknownNameError, "removal"),
+        ({"seeds": (0, 7)}, InputError, "seeds 0, 1"),
         ({"options": {"grad_cam": {"layers": 3}}}, InputError, "layer"),
     ],
 )

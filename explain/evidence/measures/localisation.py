@@ -33,6 +33,7 @@ class Localisation(Measure):
 
     label: ClassVar[str] = "Localisation"
     source: ClassVar[str] = "Arras et al. 2022, arXiv 2003.07258; Zhang et al. 2016, arXiv 1608.00507"
+    masks: ClassVar[bool] = True
     metrics: ClassVar[dict[str, Metric]] = {
         "relevance_mass": Metric("Relevance inside", "higher"),
         "relevance_rank": Metric("Highest patches inside", "higher"),
