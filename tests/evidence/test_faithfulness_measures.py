@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from tiny_vits import GRID, SIZE, tiny_images, tiny_vit
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from explain.engine import attribute
 from explain.evidence.base import MEASURES, Row
 from explain.evidence.measures import removal, road, sensitivity
 from explain.evidence.subject import Subject
-from explain.metrics.faithfulness import curve_area, removal_counts
+from explain.metrics.faithfulness import removal_counts
 from explain.model import TunedModel
 from explain.wrapping import wrap
 
@@ -83,7 +84,8 @@ def closed_form(model: TunedModel, subject: Subject, maps: np.ndarray) -> dict[s
         order = np.argsort(-maps[index].ravel())
         for metric, first, second in (("deletion", black, full), ("insertion", full, blur)):
             sums = [first[index, order[:k]].sum(0) + second[index, order[k:]].sum(0) + bias for k in counts]
-            found[metric].append(curve_area(softmax(np.array(sums))[:, subject.labels[index]]))
+            curve = softmax(np.array(sums))[:, subject.labels[index]]
+            found[metric].append(trapezoid(curve, dx=1 / removal.STEPS))
     return {metric: np.array(areas) for metric, areas in found.items()}
 
 

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 
 from explain.errors import InputError
 from explain.metrics.faithfulness import (
@@ -57,10 +58,12 @@ def test_removal_goes_from_none_to_all_in_steps_that_differ_by_one_patch_at_most
         removal_counts(6, 7)
 
 
-def test_areas_of_lines_are_exact_and_do_not_grow_with_the_steps() -> None:
+def test_areas_are_those_of_the_trapezoidal_rule_and_do_not_grow_with_the_steps() -> None:
     for steps in (1, 8, 100):
         x = np.linspace(0, 1, steps + 1)
         np.testing.assert_allclose(curve_area([x, 1 - 0.5 * x, 0 * x + 0.3]), [0.5, 0.75, 0.3], rtol=1e-12)
+    curves = np.random.default_rng(0).random((3, 9))
+    np.testing.assert_allclose(curve_area(curves), trapezoid(curves, dx=1 / 8), rtol=1e-12)
 
 
 def test_gain_counts_both_halves_in_the_direction_that_speaks_for_the_map() -> None:
