@@ -13,11 +13,14 @@ from app.state import Opened
 from explain.data.base import Sample
 from explain.engine import DEFAULT_METHODS
 from explain.errors import ExplainError
+from explain.evidence.found import find_planted
+from explain.evidence.planted import PlantedResult
 from explain.i18n import LANGUAGES, Translator
 from explain.methods.base import METHODS
+from explain.render.evidence_plots import status_key
 from explain.render.heatmap import NOT_UNIFORM, POSITIVE_COLORMAPS, SIGNED_COLORMAPS, colour_bar
 from explain.render.plots import arm_label
-from explain.training.pair import compare_runs
+from explain.training.pair import MatchedPair, compare_runs
 
 LANGUAGE_NAMES = {"en": "English", "ja": "日本語"}
 ARM_BADGES = {"vpt": "blue", "ft": "orange"}
@@ -240,6 +243,32 @@ def show_legend(t: Translator, shown: Shown, look: Look) -> None:
         return
     _show_bar(shown, look.colormap(signed=shown.signed))
     st.caption("  \n".join(literal(line) for line in describe(shown, t)))
+
+
+def find_planted_test(pair: MatchedPair) -> PlantedResult | None:
+    """A pair's planted-cue test; where it cannot be used, a note says why."""
+    try:
+        return find_planted(pair)
+    except ExplainError as error:
+        st.warning(literal(str(error)), icon=":material/science:")
+        return None
+
+
+def show_trust(t: Translator, planted: PlantedResult | None, arm: str, method: str) -> None:
+    """A badge where the planted-cue test speaks against a method on an arm, or could not speak; else nothing."""
+    trust = planted.trust(arm, method) if planted else None
+    if trust is None or trust.status == "PASSED":
+        return
+    name = arm_label(arm, t)
+    if trust.status == "FAILED":
+        difference, low, high = ("–" if value is None else f"{value:.2f}".replace("-", "\u2212")
+                                 for value in (trust.difference, trust.low, trust.high))  # fmt: skip
+        badge, why = ":red-badge[:material/cancel:", t("viewer.planted.failed", arm=name, difference=difference,
+                                                        low=low, high=high)  # fmt: skip
+    else:
+        badge, why = ":gray-badge[:material/help:", t("viewer.planted.not_tested", arm=name)
+    st.markdown(f"{badge} **{t(status_key(trust.status))}**]")
+    st.caption(literal(why))
 
 
 def _show_bar(shown: Shown, colormap: str) -> None:

@@ -12,6 +12,7 @@ from app.state import Opened
 from explain.attribution import Array, Attribution
 from explain.data.base import Sample
 from explain.errors import ExplainError
+from explain.evidence.planted import PlantedResult
 from explain.i18n import Translator
 from explain.methods.base import METHODS
 from explain.render.plots import arm_label
@@ -35,6 +36,7 @@ def show() -> None:
     look = widgets.choose_look(t)
     arms = widgets.choose_arms(t, opened)
     widgets.show_notes(t)
+    planted = widgets.find_planted_test(opened.pair)
     if not methods:
         st.info(t("viewer.no_method"))
         return
@@ -45,7 +47,7 @@ def show() -> None:
     found = find_all(t, opened, arms, methods, sample, target, status)
     comparison = put_together(opened, arms, methods, sample, target, image, found, look)
     with right.container(gap="xsmall"):
-        show_maps(t, comparison)
+        show_maps(t, comparison, planted)
     show_downloads(t, comparison)
 
 
@@ -90,7 +92,7 @@ def put_together(
     return Comparison(opened, sample, target, tuple(arms), tuple(methods), image, shown, failed, look)
 
 
-def show_maps(t: Translator, comparison: Comparison) -> None:
+def show_maps(t: Translator, comparison: Comparison, planted: PlantedResult | None) -> None:
     """A column per method, a row per model."""
     methods = comparison.methods
     for column, method in zip(st.columns(len(methods)), methods, strict=True):
@@ -100,11 +102,11 @@ def show_maps(t: Translator, comparison: Comparison) -> None:
         widgets.show_answer(t, comparison, arm)
         for column, method in zip(st.columns(len(methods)), methods, strict=True):
             with column.container(gap="xsmall"):
-                show_map(t, comparison, (arm, method))
+                show_map(t, comparison, (arm, method), planted)
 
 
-def show_map(t: Translator, comparison: Comparison, place: Place) -> None:
-    """One map with its legend, or why there is none."""
+def show_map(t: Translator, comparison: Comparison, place: Place, planted: PlantedResult | None) -> None:
+    """One map with its legend and what speaks against it, or why there is none."""
     if place in comparison.failed:
         st.warning(widgets.literal(str(comparison.failed[place])), icon=":material/block:")
         return
@@ -112,6 +114,7 @@ def show_map(t: Translator, comparison: Comparison, place: Place) -> None:
     alt = t("viewer.alt_map", arm=arm_label(arm, t), method=METHODS[method].label)
     # JPEG would smear the colours of a map
     st.image(comparison.draw(place), width="stretch", output_format="PNG", alt=alt)
+    widgets.show_trust(t, planted, arm, method)
     widgets.show_legend(t, comparison.shown[place], comparison.look)
 
 

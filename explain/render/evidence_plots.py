@@ -19,6 +19,8 @@ FLOOR, PASS, BETWEEN = "#8A949E", "#1A7F4B", "#8E3FB0"
 STATUS_COLOURS = {"PASSED": PASS, "FAILED": TURN, "NOT TESTED": FLOOR}
 DROPPED, ROW_PX, COLUMNS = 0.22, 46, 3
 """Distance of two arms within a method's row, height of a row, small figures beside each other."""
+TOP_PX, BOTTOM_PX, LEGEND_PX = 30, 90, 52
+"""Room above and below the rows of a figure, and from the rows down to the legend."""
 
 PANELS = ("backbone_cka", "feature_drift", "feature_cosine", "weight_drift", "attention_distance", "attention_entropy",
           "patch_entropy", "cls_to_patch", "prompt_mass", "register_mass")  # fmt: skip
@@ -347,11 +349,12 @@ def _error(estimates: Sequence[Estimate], colour: str) -> dict[str, object]:
 
 def _rows(figure: go.Figure, labels: Sequence[str], title: str, *, wide: float = 1.0) -> go.Figure:
     """Lay a figure out with one labelled row per method, the first on top."""
+    drawn = round(wide * ROW_PX * len(labels))
     figure.update_layout(
-        height=110 + round(wide * ROW_PX * len(labels)), margin={"l": 10, "r": 20, "t": 30, "b": 10},
+        height=drawn + TOP_PX + BOTTOM_PX, margin={"l": 10, "r": 20, "t": TOP_PX, "b": BOTTOM_PX},
         xaxis={"title": title, "zeroline": False},
         yaxis={"range": [len(labels) - 0.45, -0.55], "tickvals": list(range(len(labels))), "ticktext": list(labels),
                "automargin": True, "zeroline": False},
-        legend={"orientation": "h", "y": -0.9 * ROW_PX / (wide * ROW_PX * len(labels))},
+        legend={"orientation": "h", "y": -LEGEND_PX / drawn, "yanchor": "top"},
     )  # fmt: skip
     return figure
