@@ -9,9 +9,10 @@ from rich.table import Table
 
 from explain.cli_train import Device, whole_numbers
 from explain.console import console, progress_bars
+from explain.evidence.page import interval, number
 
 if TYPE_CHECKING:
-    from explain.evidence.summary import Agreement, Estimate, Summary
+    from explain.evidence.summary import Agreement, Summary
 
 SHOWN = ("gain", "insertion", "deletion", "road_combined", "infidelity", "relevance_mass", "pixel_auroc")
 """Metrics of the table on the screen; the files have all."""
@@ -56,7 +57,8 @@ def evaluate(
             memory_budget="auto" if memory is None else memory * 2**20, progress=progress,
         )  # fmt: skip
     print_summary(found.summary)
-    console.print(f"table: {found.path / 'evidence.parquet'}  summary: {found.path / 'summary.json'}", highlight=False)
+    for what, name in (("table", "evidence.parquet"), ("summary", "summary.json"), ("page", "summary.md")):
+        console.print(f"{what:8} {found.path / name}", highlight=False)
 
 
 def measures() -> None:
@@ -106,7 +108,7 @@ def _contrasts(summary: "Summary") -> Table:
             p = one.p if one.primary else one.holm
             table.add_row(
                 f"{one.first} less {one.second}", summary.methods[one.method], one.metric + "*" * one.primary,
-                interval(one.difference), _number(one.detectable), "" if p is None else f"{p:.3f}", one.verdict,
+                interval(one.difference), number(one.detectable), "" if p is None else f"{p:.3f}", one.verdict,
             )  # fmt: skip
     return table
 
@@ -123,14 +125,3 @@ def _agreements(agreements: "Iterable[Agreement]", summary: "Summary") -> Table:
                           interval(one.first_ceiling), interval(one.second_ceiling), interval(one.floor), one.state)
     return table
 
-
-def interval(estimate: "Estimate | None") -> str:
-    """A mean with its interval as text; a dash where nothing was measured."""
-    if estimate is None or estimate.mean is None:
-        return "\u2013"
-    ends = "" if estimate.low is None else f" ({_number(estimate.low)} to {_number(estimate.high)})"
-    return f"{_number(estimate.mean)}{ends}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}".replace("-", "\u2212")

@@ -3,6 +3,7 @@
     evidence/evidence.parquet    image, model, seed, method, metric, value, flag
     evidence/images.json         which images, and how they were chosen
     evidence/summary.json        means, intervals, comparisons; written last
+    evidence/summary.md          the same as a page of tables
     evidence/parts/              finished pieces, so that an interrupted evaluation goes on where it stopped
 """
 
@@ -24,6 +25,8 @@ from explain.evidence.across import COMPARISONS, Pairing, Seen, compare, pairing
 from explain.evidence.base import MEASURES, Measure, Row
 from explain.evidence.bench import Bench, Setting, build, weights_of, write_table
 from explain.evidence.choice import Choice, choose_images
+from explain.evidence.page import FILE as PAGE
+from explain.evidence.page import summary_page
 from explain.evidence.scorer import run_forwards
 from explain.evidence.summarise import summarise
 from explain.evidence.summary import FILE, Summary
@@ -239,5 +242,7 @@ class _Job:
             table, choice, self.pairs, self.arms, self._reference(), measures=measures, methods=self.setting.methods,
             answers=answers, data=self.setting.data, table_sha256=sha256_file(folder / TABLE), seed=self.setting.seed,
         )  # fmt: skip
+        text = summary_page(summary)
+        write_atomically(folder / PAGE, lambda to: to.write_text(text, encoding="utf-8"))
         write_json(folder / FILE, summary.model_dump(mode="json"))
         return Evaluation(folder, summary)

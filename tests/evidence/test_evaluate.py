@@ -192,6 +192,16 @@ def test_a_wrong_request_is_told_before_anything_is_computed(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_page_has_a_row_for_every_model_and_map_and_no_number_without_its_interval(found: Evaluation) -> None:
+    text = (found.path / "summary.md").read_text(encoding="utf-8")
+    part = text.split("### Maps and controls")[1].split("###")[0]
+    rows = [line.split("|") for line in part.splitlines() if line.startswith("| vpt") or line.startswith("| ft")]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [
+        (model, label) for model in found.summary.arms for label in found.summary.methods.values()
+    ]
+    assert all(" to " in cell or cell.strip() == "\u2013" for row in rows for cell in row[3:-1])
+
+
 def test_images_of_other_classes_are_refused(study: Study, tmp_path: Path) -> None:
     other = explain.load_data("synthetic:count:10")
     with pytest.raises(InputError, match="left, right"):
