@@ -29,6 +29,9 @@ def evaluate(
                                                    "all.")] = None,
     later_images: Annotated[int | None, typer.Option(help="Of these images, how many the models of every seed but the "
                                                           "first are shown, and a linear probe; default: all.")] = None,
+    random_labels: Annotated[Path | None, typer.Option(help="A pair trained alike on random labels, such as by "
+                                                            "`explain train DATA --set label_noise=0.667` for three "
+                                                            "classes: maps should not be alike.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="A name from `explain methods`; may be given several times; "
                                                           "default grad_cam, integrated_gradients and "
                                                           "attention_rollout.")] = None,
@@ -53,7 +56,8 @@ def evaluate(
         found = measure_maps(
             run, data, methods=tuple(method or DEFAULT_METHODS), measures=measure, arms=tuple(arm or ("vpt", "ft")),
             images=images or None, rest=rest, later_images=later_images,
-            seeds=None if seeds is None else whole_numbers(seeds, "--seeds 0,1,2"), seed=seed, out=out, device=device,
+            random_labels=random_labels, seeds=None if seeds is None else whole_numbers(seeds, "--seeds 0,1,2"),
+            seed=seed, out=out, device=device,
             memory_budget="auto" if memory is None else memory * 2**20, progress=progress,
         )  # fmt: skip
     print_summary(found.summary)

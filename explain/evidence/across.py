@@ -13,6 +13,7 @@ import numpy as np
 from explain.attribution import Array
 from explain.evidence.base import Metric, Row, row
 from explain.metrics.agreement import emd, pearson, spearman, ssim, top_iou
+from explain.metrics.randomisation import label_randomisation
 from explain.metrics.representation import linear_cka_debiased
 
 OTHER_IMAGE = "_other_image"
@@ -24,6 +25,10 @@ COMPARISONS: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
     "top_iou": (Metric("IoU of the top 10 %", "neither"), top_iou),
     "ssim": (Metric("SSIM", "neither"), ssim),
     "emd": (Metric("earth mover's distance (patches)", "neither"), emd),
+}
+RANDOM_LABELS = {
+    "label_signed": Metric("similarity to the map of a model trained on random labels", chance=0.0),
+    "label_absolute": Metric("the same without signs", chance=0.0),
 }
 CKA = Metric("debiased linear CKA", "neither")
 
@@ -92,6 +97,14 @@ def compare(pair: Pairing) -> Iterator[Row]:
         for block, (x, y) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
             value = float(linear_cka_debiased(x[one], y[other]))
             yield row(None, None, f"cka/{block}", value, few if np.isfinite(value) else "constant_features")
+
+
+def compare_labels(own: Seen, random_labels: Seen) -> Iterator[Row]:
+    """How alike the maps are of a model trained on the labels and of one trained alike on random ones."""
+    for method in own.maps:
+        found = label_randomisation(own.maps[method], random_labels.maps[method])
+        for metric, values in zip(RANDOM_LABELS, found, strict=True):
+            yield from _rows(own.ids, method, metric, values)
 
 
 def _rows(ids: Sequence[str], method: str, metric: str, values: Array) -> Iterator[Row]:

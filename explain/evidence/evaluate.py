@@ -21,7 +21,7 @@ import torch
 from explain.data.base import Dataset, load_data
 from explain.engine import DEFAULT_METHODS, load_images
 from explain.errors import InputError
-from explain.evidence.across import COMPARISONS, Pairing, Seen, compare, pairings
+from explain.evidence.across import COMPARISONS, Pairing, Seen, compare, compare_labels, pairings
 from explain.evidence.base import MEASURES, Measure, Row
 from explain.evidence.bench import Bench, Setting, build, weights_of, write_table
 from explain.evidence.choice import Choice, choose_images
@@ -83,6 +83,7 @@ def evaluate(
     rest: int = 20,
     seeds: Sequence[int] | None = None,
     later_images: int | None = None,
+    random_labels: MatchedPair | str | Path | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     device: str | None = None,
@@ -104,6 +105,8 @@ def evaluate(
         seeds: of a study, the seeds measured; None for all.
         later_images: of the images, how many the models of every seed but the first are shown, and the arm with the
             frozen backbone; None for all. A ceiling needs fewer images than a comparison of two models does.
+        random_labels: a pair trained alike but on random labels (recipe field label_noise of (K - 1) / K for K
+            classes), whose maps should be unlike those of the first seed.
         seed: of the choice of images and of everything random in a measure.
         out: folder of the result; None is "evidence" in the folder of the pair or study.
         device: "cpu", "cuda", or None for a GPU when there is one.
@@ -122,7 +125,9 @@ def evaluate(
         _dataset(pairs, data), tuple(methods), options or {}, seed, target,
         Machine(device=device).torch_device, memory_budget, progress,
     )  # fmt: skip
-    return _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images)
+    return _Job(setting, pairs, tuple(arms)).run(
+        asked, images, rest, later_images, random_labels
+    )
 
 
 def _open(
@@ -165,12 +170,17 @@ class _Job:
     pairs: Sequence[MatchedPair]
     arms: tuple[str, ...]
 
-    def run(self, measures: Sequence[Measure], count: int | None, rest: int, later: int | None) -> Evaluation:
+    def run(
+        self, measures: Sequence[Measure], count: int | None, rest: int, later: int | None,
+        random_labels: MatchedPair | str | Path | None,
+    ) -> Evaluation:  # fmt: skip
         """Everything, from the choice of images to the summary."""
         self._check()
+        noisy = {} if random_labels is None else self._noisy(random_labels)
         setting, order = self.setting, (*self.arms, *self._reference())
-        answers = {key: self._answers(run) for key, run in self._runs(self.arms).items()}
-        choice = choose_images(setting.data, list(answers.values()), count=count, rest=rest, seed=setting.seed)
+        answers = {key: self._answers(run) for key, run in self._runs(order).items()}
+        compared = [one for (_, arm), one in answers.items() if arm in self.arms]
+        choice = choose_images(setting.data, compared, count=count, rest=rest, seed=setting.seed)
         first = self.pairs[0].vpt.manifest.seed
         tables: list[pa.Table] = []
         seen: list[Seen] = []
@@ -180,6 +190,10 @@ class _Job:
             seen.append(bench.seen())
             if arm in self.arms:
                 tables += bench.measured([one for one in measures if one.every_seed or seed == first])
+        for arm, run in noisy.items():
+            other = Bench(setting, choice, run, first, f"{arm}.random_labels")
+            own = next(one for one in seen if (one.arm, one.seed) == (arm, first))
+            tables.append(self._labels_compared(own, other))
         both = pairings(seen, order)
         for done, pair in enumerate(both):
             setting.progress("agreement between models", done, len(both))
@@ -194,6 +208,28 @@ class _Job:
             if missing or len(set(self.arms)) < max(2, len(self.arms)):
                 raise InputError(f"expected two or more different arms of {', '.join(pair.runs)} in {pair.path}, got "
                                  f"{', '.join(self.arms) or 'none'}")  # fmt: skip
+
+    def _noisy(self, random_labels: MatchedPair | str | Path) -> dict[str, Run]:
+        """By arm, the runs that were trained on random labels."""
+        pair = random_labels if isinstance(random_labels, MatchedPair) else load_pair(random_labels)
+        for arm in self.arms:
+            own, other = self.pairs[0].runs[arm], pair.runs.get(arm)
+            if other is None or not other.recipe.label_noise:
+                raise InputError(f"expected a pair trained with label_noise and the arm {arm!r} in {pair.path}")
+            fields = [(run.manifest.class_names, run.manifest.image_size, run.manifest.tuning_options)
+                      for run in (own, other)]  # fmt: skip
+            if fields[0] != fields[1]:
+                raise InputError(f"{other.path} was not trained like {own.path}: classes, input size or tuning differ")
+        return {arm: pair.runs[arm] for arm in self.arms}
+
+    def _labels_compared(self, own: Seen, other: Bench) -> pa.Table:
+        weights = [weights_of(self._runs((own.arm,))[own.seed, own.arm]), other.weights]
+        key = [weights, self.setting.images_key(own.ids), self.setting.methods_key()]
+
+        def make() -> Iterable[Row]:
+            return compare_labels(own, other.seen())
+
+        return self.setting.rows(f"{other.name}.labels", key, own.arm, str(own.seed), make)
 
     def _runs(self, arms: Iterable[str]) -> dict[tuple[int, str], Run]:
         return {(pair.vpt.manifest.seed, arm): pair.runs[arm] for pair in self.pairs for arm in arms}

@@ -27,6 +27,8 @@ def find_evidence(pair: MatchedPair) -> Summary | None:
     if file is None:
         return None
     summary = Summary.load(file.parent)
+    if pair.vpt.manifest.seed not in summary.seeds:  # an evaluation of some seeds of a study says nothing of the others
+        return None
     measured = {(model.model, model.seed): model.weights_sha256 for model in summary.models}
     changed = [
         arm for arm, run in pair.runs.items()

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from explain.attribution import Array
 from explain.data.base import Dataset
-from explain.evidence.across import CKA, COMPARISONS, OTHER_IMAGE
+from explain.evidence.across import CKA, COMPARISONS, OTHER_IMAGE, RANDOM_LABELS
 from explain.evidence.base import Measure, Metric
 from explain.evidence.choice import Choice
 from explain.evidence.summary import (
@@ -143,7 +143,7 @@ def model_estimate(values: Array, missing: Mapping[str, int]) -> Estimate:
 
 def _metrics(measures: Sequence[Measure]) -> dict[str, Metric]:
     found = {name: metric for measure in measures for name, metric in measure.metrics.items()}
-    return found | {name: metric for name, (metric, _) in COMPARISONS.items()} | {"cka": CKA}
+    return found | RANDOM_LABELS | {name: metric for name, (metric, _) in COMPARISONS.items()} | {"cka": CKA}
 
 
 def _grid(pair: MatchedPair) -> tuple[int, int]:

@@ -57,3 +57,8 @@ def test_a_planted_test_of_another_backbone_is_refused(fake_pair: MatchedPair, t
     write_json(file, read_json(file) | {"backbone_sha256": "ee" * 32})
     with pytest.raises(IntegrityError, match="another backbone"):
         find_planted(pair)
+
+
+def test_an_evaluation_of_other_seeds_says_nothing_of_this_one(fake_pair: MatchedPair, tmp_path: Path) -> None:
+    write_fake_evidence(tmp_path, fake_pair, seeds=(1, 2))
+    assert find_evidence(moved(fake_pair, tmp_path / "seed0")) is None
