@@ -20,7 +20,8 @@ from torch import Tensor
 
 from explain.attribution import Array
 from explain.data.base import Dataset
-from explain.engine import attribute, load_images
+from explain.data.decode import load_mask
+from explain.engine import attribute, load_images, open_image
 from explain.evidence.across import Seen
 from explain.evidence.base import Measure, Row
 from explain.evidence.choice import Choice
@@ -194,13 +195,14 @@ class Bench:
         )  # fmt: skip
 
     def _masks(self) -> Array:
+        """Masks at the size the model sees, half of a pixel or more."""
         height, width = self.images.shape[-2:]
         masks = np.zeros((len(self.ids), height, width), dtype=bool)
         for index, name in enumerate(self.ids):
-            path = self.setting.data.by_id[name].mask
-            if path is not None:
-                with Image.open(path) as mask:
-                    masks[index] = np.asarray(mask.convert("L").resize((width, height), Image.Resampling.BOX)) >= 128
+            sample = self.setting.data.by_id[name]
+            if sample.mask is not None:
+                mask = Image.fromarray(load_mask(sample.mask, open_image(sample).size[::-1]))
+                masks[index] = np.asarray(mask.convert("L").resize((width, height), Image.Resampling.BOX)) >= 128
         return masks
 
     @cached_property

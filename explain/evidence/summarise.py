@@ -44,6 +44,9 @@ from explain.training.run import Predictions
 Key = tuple[str, str | None, str]
 """(model, method, metric)."""
 
+Flags = dict[str, dict[str, int]]
+"""The fields `missing` and `flagged` of an `Estimate`."""
+
 LEAST_IMAGES = 5
 """Images under which a difference between two models gets no verdict."""
 
@@ -75,10 +78,12 @@ class Values:
                 values[seeds.index(seed), column[image]] = value
         return values
 
-    def missing(self, key: Key, images: Iterable[str | None]) -> dict[str, int]:
-        """How many rows of these images have each flag, whether or not they also have a number."""
-        wanted = set(images)
-        return dict(Counter(flag for (_, image), flag in self.flags.get(key, {}).items() if image in wanted))
+    def flags_of(self, key: Key, images: Iterable[str | None]) -> Flags:
+        """How many rows of these images have each flag, apart by whether they have a number."""
+        wanted, numbers = set(images), self.numbers.get(key, {})
+        rows = [(at in numbers, flag) for at, flag in self.flags.get(key, {}).items() if at[1] in wanted]
+        without, beside = (Counter(flag for has, flag in rows if has is number) for number in (False, True))
+        return {"missing": dict(without), "flagged": dict(beside)}
 
 
 def summarise(
@@ -122,7 +127,7 @@ def summarise(
     )  # fmt: skip
 
 
-def estimate(values: Array, missing: Mapping[str, int], seed: int) -> Estimate:
+def estimate(values: Array, flags: Flags, seed: int) -> Estimate:
     """Mean of (seeds, images) with its bootstrap interval; None where nothing was measured."""
     rows = values[np.isfinite(values).any(axis=1)] if values.size else values
     images = int(np.isfinite(rows).any(axis=0).sum()) if rows.size else 0
@@ -130,15 +135,15 @@ def estimate(values: Array, missing: Mapping[str, int], seed: int) -> Estimate:
     if images:
         found = hierarchical_bootstrap(rows, resamples=RESAMPLES, seed=seed)
         mean, low, high = found if images > 1 or len(rows) > 1 else (found[0], None, None)
-    return Estimate(mean=mean, low=low, high=high, images=images, seeds=len(rows), missing=dict(missing))
+    return Estimate(mean=mean, low=low, high=high, images=images, seeds=len(rows), **flags)
 
 
-def model_estimate(values: Array, missing: Mapping[str, int]) -> Estimate:
+def model_estimate(values: Array, flags: Flags) -> Estimate:
     """Mean over seeds of a number of the model as a whole, with Student's interval; one training has none."""
     found = values[np.isfinite(values)]
     low, high = seed_interval(found) if len(found) > 1 else (None, None)
     mean = float(found.mean()) if len(found) else None
-    return Estimate(mean=mean, low=low, high=high, images=0, seeds=len(found), missing=dict(missing))
+    return Estimate(mean=mean, low=low, high=high, images=0, seeds=len(found), **flags)
 
 
 def _metrics(measures: Sequence[Measure]) -> dict[str, Metric]:
@@ -166,11 +171,10 @@ def _cells(values: Values, ids: Sequence[str], arms: Sequence[str], seed: int) -
         whole = values.grid(key, [None])
         if np.isfinite(whole).any():
             found.append(Cell(model=model, method=method, metric=metric,
-                              estimate=model_estimate(whole, values.missing(key, [None]))))  # fmt: skip
+                              estimate=model_estimate(whole, values.flags_of(key, [None]))))  # fmt: skip
             continue
-        missing = values.missing(key, ids)
-        measured = estimate(values.grid(key, ids), missing, seed)
-        if measured.images or missing:
+        measured = estimate(values.grid(key, ids), values.flags_of(key, ids), seed)
+        if measured.images or measured.missing:
             found.append(Cell(model=model, method=method, metric=metric, estimate=measured))
     return tuple(found)
 
@@ -184,9 +188,9 @@ def _blocks(values: Values, ids: Sequence[str], seed: int) -> tuple[Block, ...]:
             continue
         whole = values.grid(key, [None])
         if np.isfinite(whole).any():
-            measured = model_estimate(whole, values.missing(key, [None]))
+            measured = model_estimate(whole, values.flags_of(key, [None]))
         else:
-            measured = estimate(values.grid(key, ids), values.missing(key, ids), seed)
+            measured = estimate(values.grid(key, ids), values.flags_of(key, ids), seed)
         found.append(Block(model=model, metric=place[0], block=place[1], estimate=measured))
     return tuple(sorted(found, key=lambda block: (block.metric, block.model, block.block)))
 

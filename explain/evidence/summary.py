@@ -30,6 +30,7 @@ class Estimate(Record):
         images: images it rests on.
         seeds: trainings it rests on.
         missing: measurements without a number, by flag.
+        flagged: measurements with a number that wants a warning, by flag; these count in the mean.
     """
 
     mean: float | None
@@ -38,6 +39,7 @@ class Estimate(Record):
     images: int
     seeds: int
     missing: dict[str, int] = {}
+    flagged: dict[str, int] = {}
 
 
 class Cell(Record):
