@@ -14,7 +14,7 @@ from explain.attribution import Array
 from explain.evidence.base import Metric, Row, row
 from explain.metrics.agreement import emd, pearson, spearman, ssim, top_iou
 from explain.metrics.randomisation import label_randomisation
-from explain.metrics.representation import linear_cka_debiased
+from explain.metrics.representation import ENOUGH_FOR_CKA, FEWEST_FOR_CKA, linear_cka_debiased
 
 OTHER_IMAGE = "_other_image"
 """Ending of a metric that compares the maps of two different images: the floor."""
@@ -34,9 +34,6 @@ CKA = Metric("debiased linear CKA", "neither")
 
 WHY_NOT = {"top_iou": "ties", "emd": "blank_map"}
 """Why a comparison has no number, where it is not that a map is flat."""
-
-FEW_FOR_CKA = 100
-"""Images under which a debiased CKA is still noisy; such numbers carry a flag."""
 
 
 class Seen(NamedTuple):
@@ -92,8 +89,8 @@ def compare(pair: Pairing) -> Iterator[Row]:
             yield from _rows(ids, method, metric, function(a, b))
             if pair.first.arm != pair.second.arm and len(ids) > 1:
                 yield from _rows(ids, method, metric + OTHER_IMAGE, function(a, np.roll(b, 1, axis=0)))
-    if pair.first.features is not None and pair.second.features is not None and len(ids) > 3:
-        few = "few_images" if len(ids) < FEW_FOR_CKA else None
+    if pair.first.features is not None and pair.second.features is not None and len(ids) >= FEWEST_FOR_CKA:
+        few = "few_images" if len(ids) < ENOUGH_FOR_CKA else None
         for block, (x, y) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
             value = float(linear_cka_debiased(x[one], y[other]))
             yield row(None, None, f"cka/{block}", value, few if np.isfinite(value) else "constant_features")

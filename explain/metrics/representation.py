@@ -14,6 +14,9 @@ from explain.errors import InputError
 FEWEST_FOR_CKA = 4
 """The debiased estimate divides by n - 3."""
 
+ENOUGH_FOR_CKA = 100
+"""Images from which a debiased CKA is steady enough to be read without a warning."""
+
 
 def linear_cka_debiased(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Linear centred kernel alignment from the unbiased HSIC: 1 for equal up to rotation and scale, 0 for unrelated.

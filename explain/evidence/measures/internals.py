@@ -9,12 +9,10 @@ from explain.attribution import Array
 from explain.evidence.base import MEASURES, Measure, Metric, Row, row
 from explain.evidence.inside import block_attention, block_drift, block_features, prompt_chance
 from explain.evidence.subject import Subject
-from explain.metrics.representation import feature_cosine, feature_drift, linear_cka_debiased
+from explain.metrics.representation import ENOUGH_FOR_CKA, feature_cosine, feature_drift, linear_cka_debiased
 from explain.model import TunedModel
 from explain.passes import Passes
 
-ENOUGH_FOR_CKA = 100
-"""Images from which a debiased CKA is steady; below it the number carries the flag "few_images"."""
 
 
 @MEASURES.register("internals")
