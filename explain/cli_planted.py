@@ -86,8 +86,8 @@ def print_planted(result: "PlantedResult") -> None:
 
 
 def _gates(result: "PlantedResult") -> Table:
-    table = Table(title=f"does each model use its own cue? (gate: occlusion, difference of {result.gate_difference:g} "
-                        "or more)")  # fmt: skip
+    table = Table(title=f"does each model use its own cue? (gate: what the logit loses with each cue, difference of "
+                        f"{result.gate_difference:g} or more)")  # fmt: skip
     for heading in ("arm", "rate", "accuracy A", "accuracy B", "dropped", "under A", "under B", "difference",
                     "gate"):  # fmt: skip
         table.add_column(heading, justify="left" if heading in ("arm", "gate") else "right")

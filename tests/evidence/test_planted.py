@@ -31,7 +31,7 @@ from explain.evidence.cues import (
     make_pictures,
     tile_patches,
 )
-from explain.evidence.occlusion import occlusion_maps
+from explain.evidence.occlusion import occlusion_losses
 from explain.evidence.planted import CONTROLS, PLANTED, Gate, PlantedResult, cue_shares, gate_of, planted_cues, trust_of
 from explain.files import write_json
 from explain.passes import Passes
@@ -226,24 +226,28 @@ def test_blank_maps_are_counted_and_left_out() -> None:
     b = np.array([0, 0, 0, np.nan])
     row = trust_of("some", a, b, gate())
     assert (row.images, row.blank, row.difference) == (2, 2, 1)
+    few = np.where(np.arange(40) < 15, 1, np.nan)
+    assert trust_of("mostly blank", few, np.zeros(40), gate()).status == "FAILED"
     every = trust_of("all", np.full(4, np.nan), b, gate())
     assert (every.images, every.blank, every.difference, every.status) == (0, 4, None, "FAILED")
 
 
-def test_occlusion_is_the_logit_lost_with_a_patch() -> None:
+def test_occlusion_is_the_logit_lost_with_a_region() -> None:
     model, images = wrap(tiny_vit(dtype=torch.float32)), tiny_images(2).float()
-    regions = np.zeros((2, 3, 4), dtype=bool)
-    regions[0, 0, 1] = regions[0, 2, 3] = regions[1, 1, 2] = True
+    regions = np.zeros((2, 2, 3, 4), dtype=bool)
+    regions[0, 0, 0, 1] = regions[0, 0, 2, 3] = regions[1, 0, 1, 2] = regions[0, 1, 1, 1:3] = True
     labels, state = np.array([3, 1]), {name: value.clone() for name, value in model.state_dict().items()}
-    found = occlusion_maps(model, images, labels, regions, Passes())
-    assert (np.isfinite(found) == regions).all()
-    for number, row, column in np.argwhere(regions):
+    found = occlusion_losses(model, images, labels, regions, Passes())
+    assert found[1, 1] == pytest.approx(0, abs=1e-5)  # nothing was taken away
+    for number, one in np.ndindex(2, 2):
         without = images[number].clone()
-        for channel in without:
-            channel[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = channel.mean()
+        for row, column in np.argwhere(regions[number, one]):
+            for channel, whole in zip(without, images[number], strict=True):
+                channel[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = whole.mean()
         with torch.no_grad():
             scores = model(torch.stack([images[number], without]))[:, labels[number]]
-        assert found[number, row, column] == pytest.approx(float(scores[0] - scores[1]), abs=1e-5)
+        assert found[number, one] == pytest.approx(float(scores[0] - scores[1]), abs=1e-5)
+    assert abs(found[0]).min() > 1e-3
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
@@ -290,7 +294,7 @@ def test_a_second_call_trains_and_explains_nothing_again(
 
     folder, result = tested
     (folder / "planted.json").unlink()
-    for file, name in ((train_file, "fit"), (planted_file, "attribute"), (planted_file, "occlusion_maps")):
+    for file, name in ((train_file, "fit"), (planted_file, "attribute"), (planted_file, "occlusion_losses")):
         monkeypatch.setattr(file, name, refuse)
     assert run(pictures, folder) == result == PlantedResult.load(folder)
     with pytest.raises(AssertionError, match="this was finished"):

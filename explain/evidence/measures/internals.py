@@ -14,7 +14,6 @@ from explain.model import TunedModel
 from explain.passes import Passes
 
 
-
 @MEASURES.register("internals")
 class Internals(Measure):
     """Attention, weights and features of every block, counted from 0.
