@@ -6,9 +6,9 @@ cancels; what is left is due to the model. The share of a map is its positive re
 difference between the two models is 1 for a map that follows the model and 0 for one that does not.
 
 A model need not use what it was trained on, so there is a gate: the same share of what the target's logit loses when a
-cue is taken away. A cue goes as a whole, since each quarter of it may tell as much as all of it: a fully tuned model that
-knows nothing but the stripes loses 4.4 of 4.2 logits with them, and 0.1 with one patch of them. Where the gate is not
-passed, a map that fails would prove nothing.
+cue is taken away. A cue goes as a whole, since a quarter of it may tell as much as all of it: the logit of a fully tuned
+model that knows nothing but the stripes fell by 4.4 without them, and by 0.1 without one patch of them. Where the gate
+is not passed, a map that fails would prove nothing.
 
     pictures/            see `explain.evidence.cues`
     cue_a/ cue_b/        the runs, see `explain.training.folder`
