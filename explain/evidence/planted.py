@@ -6,9 +6,9 @@ cancels; what is left is due to the model. The share of a map is its positive re
 difference between the two models is 1 for a map that follows the model and 0 for one that does not.
 
 A model need not use what it was trained on, so there is a gate: the same share of what the target's logit loses when a
-cue is taken away. A cue goes as a whole, since a quarter of it may tell as much as all of it: the logit of a fully tuned
-model that knows nothing but the stripes fell by 4.4 without them, and by 0.1 without one patch of them. Where the gate
-is not passed, a map that fails would prove nothing.
+cue is taken away. A cue goes as a whole, since a quarter of it may tell as much as all of it: the logit of a model that
+knows nothing but the stripes fell by 4.4 without them, and by 0.1 without one patch of them. Where the gate is not
+passed, a map that fails would prove nothing.
 
     pictures/            see `explain.evidence.cues`
     cue_a/ cue_b/        the runs, see `explain.training.folder`
@@ -107,6 +107,8 @@ class Gate(Record):
 
     Args:
         passed: difference of at least `GATE`, on at least `LEAST_IMAGES` pictures and half of those answered right.
+        blank: pictures left out because taking either cue away lowered nothing: a model that sees no cue may answer
+            the right state by default.
         accuracy_a, accuracy_b: of the two models on all test pictures, 0-1.
         dropped: test pictures that either model got wrong, which nothing else counts.
     """
