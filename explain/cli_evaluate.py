@@ -9,7 +9,7 @@ from rich.table import Table
 
 from explain.cli_train import Device, whole_numbers
 from explain.console import console, progress_bars
-from explain.evidence.page import interval, number
+from explain.evidence.page import interval, number, p_value
 
 if TYPE_CHECKING:
     from explain.evidence.summary import Agreement, Summary
@@ -112,7 +112,7 @@ def _contrasts(summary: "Summary") -> Table:
             p = one.p if one.primary else one.holm
             table.add_row(
                 f"{one.first} less {one.second}", summary.methods[one.method], one.metric + "*" * one.primary,
-                interval(one.difference), number(one.detectable), "" if p is None else f"{p:.3f}", one.verdict,
+                interval(one.difference), number(one.detectable), p_value(p), one.verdict,
             )  # fmt: skip
     return table
 

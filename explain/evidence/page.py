@@ -42,6 +42,11 @@ def number(value: float | None) -> str:
     return "\u2013" if value is None else f"{value:.3f}".replace("-", "\u2212")
 
 
+def p_value(p: float | None) -> str:
+    """A p-value; what is smaller than can be told says so."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p)
+
+
 def interval(estimate: Estimate | None) -> str:
     """A mean with its interval; a dash where nothing was measured."""
     if estimate is None or estimate.mean is None:
@@ -69,11 +74,11 @@ def _maps(summary: Summary, cells: Sequence[Cell], title: str) -> list[str]:
     ]  # fmt: skip
     if not metrics:
         return []
-    heads = [summary.metrics[metric][0] + _chance(summary.metrics[metric][2]) for metric in metrics]
+    heads = [summary.metrics[metric][0] + _beside_chance(summary.metrics[metric][2]) for metric in metrics]
     return [f"### {title}", "", *table(("model", "map", *heads), rows)]
 
 
-def _chance(value: float | None) -> str:
+def _beside_chance(value: float | None) -> str:
     return "" if value is None else f" (chance {value:g})"
 
 
@@ -81,7 +86,7 @@ def _contrasts(summary: Summary) -> list[str]:
     rows = [
         (f"{one.first} less {one.second}", summary.methods[one.method],
          summary.metrics[one.metric][0] + " (declared)" * one.primary, interval(one.difference),
-         number(one.detectable), number(one.p if one.primary else one.holm), number(one.effect), one.verdict)
+         number(one.detectable), p_value(one.p if one.primary else one.holm), number(one.effect), one.verdict)
         for one in sorted(summary.contrasts, key=lambda one: not one.primary)
     ]  # fmt: skip
     return ["### Differences between models", "", *table(
