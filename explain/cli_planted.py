@@ -13,7 +13,7 @@ from explain.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from explain.evidence.borrowed import Borrowed
-    from explain.evidence.planted import Gate, PlantedResult, Trust
+    from explain.evidence.planted import PlantedResult, Shares
     from explain.training.recipe import Recipe
 
 COLOURS = {"PASSED": "bold green", "FAILED": "bold red", "NOT TESTED": "yellow"}
@@ -116,7 +116,7 @@ def _trusts(result: "PlantedResult", labels: dict[str, str]) -> Table:
     return table
 
 
-def _shares(row: "Gate | Trust") -> tuple[str, str, str]:
+def _shares(row: "Shares") -> tuple[str, str, str]:
     values: list[Any] = [row.share_a, row.share_b, row.difference, row.low, row.high]
     if None in values:
         return "-", "-", "-"

@@ -78,49 +78,50 @@ BOTH = np.eye(2, dtype=bool)[:, None]
 Status = Literal["PASSED", "FAILED", "NOT TESTED"]
 
 
-class Trust(Record):
-    """One method (or control) on one arm: does its map follow the model?
+class Shares(Record):
+    """Where a map lies under the two models of an arm, over pictures.
 
     Args:
         share_a, share_b: mean share of relevance in cue A under the model trained on A, and on B, 0-1.
         difference: of the two, -1 to 1; `low` and `high` end its 95 % bootstrap interval over pictures.
         images: pictures counted. A map without any positive value in both cues has no share; `blank` pictures were
             left out because of one.
+    """
+
+    arm: str
+    share_a: float | None
+    share_b: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    images: int
+    blank: int
+
+
+class Trust(Shares):
+    """One method (or control) on one arm: does its map follow the model?
+
+    Args:
         status: PASSED when low > 0; FAILED when not, or when blank maps leave fewer than `LEAST_IMAGES` pictures or
             half of them; NOT TESTED when the gate is not passed.
     """
 
-    arm: str
     method: str
-    share_a: float | None
-    share_b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    images: int
-    blank: int
     status: Status
 
 
-class Gate(Record):
-    """One arm: does each model use its own cue? The fields are those of `Trust`, of the logit lost with each cue.
+class Gate(Shares):
+    """One arm: does each model use its own cue? The shares are of the logit lost with each cue.
+
+    Blank pictures are those where taking either cue away lowered nothing: a model that sees no cue may answer the right
+    state by default.
 
     Args:
         passed: difference of at least `GATE`, on at least `LEAST_IMAGES` pictures and half of those answered right.
-        blank: pictures left out because taking either cue away lowered nothing: a model that sees no cue may answer
-            the right state by default.
         accuracy_a, accuracy_b: of the two models on all test pictures, 0-1.
         dropped: test pictures that either model got wrong, which nothing else counts.
     """
 
-    arm: str
-    share_a: float | None
-    share_b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    images: int
-    blank: int
     dropped: int
     passed: bool
     accuracy_a: float
