@@ -10,8 +10,6 @@ the same lean twin of the model that the measure runs. Both take turns, and a ra
 import argparse
 import gc
 import json
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -19,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+from attribution import machine, spread
 from page import publish, say, table
 from torch import Tensor
 
@@ -33,7 +31,6 @@ from explain.evidence.measures.removal import STEPS
 from explain.evidence.subject import Subject
 from explain.model import TunedModel
 from explain.passes import LARGEST_CHUNK
-from explain.provenance import library_versions
 
 SIDE = 168
 CLASSES = ("nominal", "local", "global")
@@ -120,25 +117,13 @@ def filling_in(subject: Subject) -> dict[str, float]:
     return {"pictures": count, "whole_s": whole, "filling_s": alone}
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    versions = ", ".join(f"{name} {version}" for name, version in library_versions().items())
-    return (f"Measured on {cpu}, {psutil.cpu_count(logical=False)} cores, {torch.get_num_threads()} threads, cpu, "
-            f"float32; {versions}.")  # fmt: skip
-
-
-def spread(values: list[float]) -> str:
-    """Median and range in few characters."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
 def tables(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    cases, given = results["cases"], results["given"]
-    lines = [f"{results['machine']} {given['images']} images of {SIDE} px, {len(METHODS)} methods, {given['turns']} "
-             "turns; median (lowest-highest).", ""]  # fmt: skip
+    cases, given, where = results["cases"], results["given"], results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    lines = [f"Measured on {where['cpu']}, {where['cores']} cores, {where['threads']} threads, {where['device']}, "
+             f"{where['dtype']}; {versions}. {given['images']} images of {SIDE} px, {len(METHODS)} methods, "
+             f"{given['turns']} turns; median (lowest-highest).", ""]  # fmt: skip
     lines += table(
         ["deletion and insertion", "÷ bare forwards, clock", "÷ bare forwards, processor", "target", "forwards",
          "processor s", "of bare forwards"],

@@ -21,6 +21,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 from huggingface_hub import constants
@@ -99,6 +100,11 @@ class InputTransform:
     def denormalise(self, images: Tensor) -> Tensor:
         """Model space (..., 3, H, W) -> pixels as float 0-1."""
         return images * self._channels(self.std, images) + self._channels(self.mean, images)
+
+    def pictures(self, images: Tensor) -> npt.NDArray[np.uint8]:
+        """Model space (B, 3, H, W) -> RGB pictures, uint8 (B, H, W, 3)."""
+        pixels = (self.denormalise(images).clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.asarray(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
     @staticmethod
     def _channels(values: tuple[float, float, float], like: Tensor) -> Tensor:

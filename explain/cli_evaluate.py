@@ -109,10 +109,9 @@ def _contrasts(summary: "Summary") -> Table:
         table.add_column(heading, justify="right" if heading in ("difference", "detectable", "p") else "left")
     for one in summary.contrasts:
         if one.metric in SHOWN:
-            p = one.p if one.primary else one.holm
             table.add_row(
                 f"{one.first} less {one.second}", summary.methods[one.method], one.metric + "*" * one.primary,
-                interval(one.difference), number(one.detectable), p_value(p), one.verdict,
+                interval(one.difference), number(one.detectable), p_value(one.told_p), one.verdict,
             )  # fmt: skip
     return table
 

@@ -43,6 +43,7 @@ def planted(
     from explain.data.base import load_data
     from explain.engine import DEFAULT_METHODS
     from explain.evidence.borrowed import borrow, trained_folder
+    from explain.evidence.found import PLANTED as PLANTED_FOLDER
     from explain.evidence.planted import PLANTED, planted_cues
     from explain.methods.base import METHODS
     from explain.training.machine import Machine
@@ -59,7 +60,7 @@ def planted(
         else:
             borrowed: Borrowed = borrow(trained, arm)
             images, recipe, split = borrowed.data, borrowed.recipe, borrowed.split
-            folder = out or Path(data) / "planted"
+            folder = out or Path(data) / PLANTED_FOLDER
         result = planted_cues(
             images, _changed(recipe, changes), out=folder, methods=methods, split=split, train_images=train_images,
             test_images=test_images, seed=seed, machine=Machine(device=device), progress=progress,

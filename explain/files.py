@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -83,6 +85,16 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write Parquet atomically, with a checksum on every page."""
+    write_atomically(path, lambda to: pq.write_table(table, to, compression="zstd", write_page_checksum=True))
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read Parquet whose pages have checksums, and check them."""
+    return pq.read_table(path, page_checksum_verification=True)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -41,9 +41,10 @@ class Seen(NamedTuple):
 
     arm: str
     seed: int
+    weights_sha256: str
     ids: tuple[str, ...]
     maps: Mapping[str, Array]
-    features: Array | None
+    features: Array
 
 
 class Pairing(NamedTuple):
@@ -66,7 +67,8 @@ class Pairing(NamedTuple):
     @property
     def ids(self) -> tuple[str, ...]:
         """The images both were shown."""
-        return tuple(name for name in self.first.ids if name in set(self.second.ids))
+        both = set(self.second.ids)
+        return tuple(name for name in self.first.ids if name in both)
 
 
 def pairings(seen: Sequence[Seen], arms: Sequence[str]) -> list[Pairing]:
@@ -89,7 +91,7 @@ def compare(pair: Pairing) -> Iterator[Row]:
             yield from _rows(ids, method, metric, function(a, b))
             if pair.first.arm != pair.second.arm and len(ids) > 1:
                 yield from _rows(ids, method, metric + OTHER_IMAGE, function(a, np.roll(b, 1, axis=0)))
-    if pair.first.features is not None and pair.second.features is not None and len(ids) >= FEWEST_FOR_CKA:
+    if len(ids) >= FEWEST_FOR_CKA:
         few = "few_images" if len(ids) < ENOUGH_FOR_CKA else None
         for block, (x, y) in enumerate(zip(pair.first.features, pair.second.features, strict=True)):
             value = float(linear_cka_debiased(x[one], y[other]))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -27,7 +26,7 @@ from explain.evidence.base import Measure, Row
 from explain.evidence.choice import Choice
 from explain.evidence.inside import block_features
 from explain.evidence.subject import Subject, on_grid
-from explain.files import read_tensors, sha256_file, sha256_json, write_atomically, write_tensors
+from explain.files import read_table, read_tensors, sha256_file, sha256_json, write_table, write_tensors
 from explain.methods.base import METHODS, Method
 from explain.metrics.controls import control_maps
 from explain.model import TunedModel
@@ -90,12 +89,7 @@ class Setting:
         if not path.is_file():
             rows = [one._asdict() | {"model": model, "seed": seed} for one in make()]
             write_table(pa.Table.from_pylist(rows, SCHEMA), path)
-        return pq.read_table(path, page_checksum_verification=True)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write Parquet atomically, with a checksum on every page."""
-    write_atomically(path, lambda to: pq.write_table(table, to, compression="zstd", write_page_checksum=True))
+        return read_table(path)
 
 
 @dataclass(frozen=True)
@@ -117,11 +111,6 @@ class Bench:
     def name(self) -> str:
         return f"seed{self.seed}.{self.arm}"
 
-    @property
-    def weights(self) -> str:
-        """SHA-256 of what was trained."""
-        return weights_of(self.run)
-
     @cached_property
     def model(self) -> TunedModel:
         return build(self.run, self.setting.device)
@@ -137,7 +126,8 @@ class Bench:
     def seen(self) -> Seen:
         """Maps and features, from their files or made now; what the head reads after each block."""
         maps, _ = self._maps
-        return Seen(self.arm, self.seed, self.ids, {name: maps[name] for name in self.setting.methods}, self._features)
+        shown = {name: maps[name] for name in self.setting.methods}
+        return Seen(self.arm, self.seed, self.run.manifest.weights_sha256, self.ids, shown, self._features)
 
     @cached_property
     def _maps(self) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -154,7 +144,8 @@ class Bench:
     def _some_maps(self, method: str, rows: slice) -> dict[str, Tensor]:
         """One piece of the maps of a method."""
         setting, ids = self.setting, self.ids[rows]
-        path = self._file(f"{method}.maps", [self.weights, setting.images_key(ids), repr(setting.method(method))])
+        key = [self.run.manifest.weights_sha256, setting.images_key(ids), repr(setting.method(method))]
+        path = self._file(f"{method}.maps", key)
         if not path.is_file():
             what = f"seed {self.seed}: {self.arm}: maps of {method}"
             found = attribute(
@@ -171,7 +162,7 @@ class Bench:
 
     @cached_property
     def _features(self) -> Array:
-        path = self._file("features", [self.weights, self.setting.images_key(self.ids)])
+        path = self._file("features", [self.run.manifest.weights_sha256, self.setting.images_key(self.ids)])
         if not path.is_file():
             found = block_features(self.model, self.images, Passes(self.setting.memory_budget))
             write_tensors(path, {"features": torch.from_numpy(np.ascontiguousarray(found))})
@@ -184,10 +175,8 @@ class Bench:
     def subject(self) -> Subject:
         """The model as a measure meets it, on all images."""
         maps, extras = self._maps
-        pixels = (self.model.transform.denormalise(self.images).clamp(0, 1) * 255).round().to(torch.uint8)
-        pictures = pixels.permute(0, 2, 3, 1).numpy()
         seeds = [f"{self.setting.seed}\n{name}" for name in self.ids]  # the same random map beside every model
-        controls = control_maps(pictures, self.model.grid_for(self.images), seeds)
+        controls = control_maps(self.model.transform.pictures(self.images), self.model.grid_for(self.images), seeds)
         return Subject(
             self.arm, self.seed, self.model, self.ids, self.images, self.labels, self._masks(), {**maps, **controls},
             self.setting.options, tuple(controls), self.setting.seed, self._backbone, extras,
@@ -216,12 +205,12 @@ class Bench:
         setting, headline = self.setting, len(self.choice.headline)
         samples = [setting.data.by_id[name] for name in self.ids]
         masks = [sample.mask and sha256_file(sample.mask) for sample in samples]
-        images = [setting.images_key(self.ids), headline]
+        given = [self.run.manifest.weights_sha256, [setting.images_key(self.ids), headline], setting.methods_key()]
         tables = []
         for done, measure in enumerate(measures):
             setting.progress(f"seed {self.seed}: {self.arm}: measures", done, len(measures))
             regions = masks if measure.masks else []
-            key = [self.weights, images, setting.methods_key(), measure.name, measure.images, regions]
+            key = [*given, measure.name, measure.images, regions]
 
             def make(measure: Measure = measure) -> Iterable[Row]:
                 rows = measure(self.subject.first(headline).first(measure.images))
@@ -236,8 +225,3 @@ class Bench:
 def build(run: Run, device: torch.device) -> TunedModel:
     """A run's model on a device, a copy of its own that goes when it is no longer needed."""
     return Run.load(run.path).model.to(device).eval()
-
-
-def weights_of(run: Run) -> str:
-    """SHA-256 of what a run trained."""
-    return run.manifest.files["weights.safetensors"]

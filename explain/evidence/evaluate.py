@@ -7,30 +7,30 @@
     evidence/parts/              finished pieces, so that an interrupted evaluation goes on where it stopped
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from explain.data.base import Dataset, load_data
 from explain.engine import DEFAULT_METHODS, load_images
 from explain.errors import InputError
-from explain.evidence.across import COMPARISONS, Pairing, Seen, compare, compare_labels, pairings
+from explain.evidence.across import COMPARISONS, Seen, compare, compare_labels, pairings
 from explain.evidence.base import MEASURES, Measure, Row
-from explain.evidence.bench import Bench, Setting, build, weights_of, write_table
+from explain.evidence.bench import Bench, Setting, build
 from explain.evidence.choice import Choice, choose_images
+from explain.evidence.found import EVIDENCE
 from explain.evidence.page import FILE as PAGE
 from explain.evidence.page import summary_page
 from explain.evidence.scorer import run_forwards
 from explain.evidence.summarise import summarise
 from explain.evidence.summary import FILE, Summary
-from explain.files import sha256_file, write_atomically, write_json
+from explain.files import read_table, sha256_file, write_atomically, write_json, write_table
 from explain.passes import Passes
 from explain.training.images import Progress, quiet
 from explain.training.machine import Machine
@@ -61,14 +61,14 @@ class Evaluation:
             IntegrityError: there is none, or it is not finished.
         """
         folder = Path(path)
-        inner = folder / "evidence"
+        inner = folder / EVIDENCE
         chosen = inner if (inner / FILE).is_file() else folder
         return cls(chosen, Summary.load(chosen))
 
     @cached_property
     def table(self) -> pa.Table:
         """One row per number: image, model, seed, method, metric, value, flag."""
-        return pq.read_table(self.path / TABLE, page_checksum_verification=True)
+        return read_table(self.path / TABLE)
 
 
 def evaluate(
@@ -120,14 +120,12 @@ def evaluate(
     """
     folder, pairs = _open(pair, seeds)
     asked = [MEASURES.create(name) for name in (MEASURES if measures is None else measures)]
-    target = Path(out) if out is not None else folder / "evidence"
+    target = Path(out) if out is not None else folder / EVIDENCE
     setting = Setting(
         _dataset(pairs, data), tuple(methods), options or {}, seed, target,
         Machine(device=device).torch_device, memory_budget, progress,
     )  # fmt: skip
-    return _Job(setting, pairs, tuple(arms)).run(
-        asked, images, rest, later_images, random_labels
-    )
+    return _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images, random_labels)
 
 
 def _open(
@@ -191,15 +189,16 @@ class _Job:
             if arm in self.arms:
                 tables += bench.measured([one for one in measures if one.every_seed or seed == first])
         for arm, run in noisy.items():
-            other = Bench(setting, choice, run, first, f"{arm}.random_labels")
             own = next(one for one in seen if (one.arm, one.seed) == (arm, first))
-            tables.append(self._labels_compared(own, other))
+            other = Bench(setting, choice, run, first, f"{arm}.random_labels").seen()
+            tables.append(self._compared("labels", arm, str(first), (own, other), partial(compare_labels, own, other)))
         both = pairings(seen, order)
         for done, pair in enumerate(both):
             setting.progress("agreement between models", done, len(both))
-            tables.append(self._compared(pair))
+            tables.append(self._compared("agreement", pair.model, pair.seed, pair, partial(compare, pair)))
         setting.progress("agreement between models", len(both), len(both))
-        return self._write(pa.concat_tables(tables), choice, measures, answers)
+        grid = next(iter(seen[0].maps.values())).shape[1:]
+        return self._write(pa.concat_tables(tables), choice, measures, answers, grid)
 
     def _check(self) -> None:
         self.setting.methods_key()  # an unknown method or option is an error before anything is computed
@@ -222,15 +221,6 @@ class _Job:
                 raise InputError(f"{other.path} was not trained like {own.path}: classes, input size or tuning differ")
         return {arm: pair.runs[arm] for arm in self.arms}
 
-    def _labels_compared(self, own: Seen, other: Bench) -> pa.Table:
-        weights = [weights_of(self._runs((own.arm,))[own.seed, own.arm]), other.weights]
-        key = [weights, self.setting.images_key(own.ids), self.setting.methods_key()]
-
-        def make() -> Iterable[Row]:
-            return compare_labels(own, other.seen())
-
-        return self.setting.rows(f"{other.name}.labels", key, own.arm, str(own.seed), make)
-
     def _runs(self, arms: Iterable[str]) -> dict[tuple[int, str], Run]:
         return {(pair.vpt.manifest.seed, arm): pair.runs[arm] for pair in self.pairs for arm in arms}
 
@@ -245,7 +235,7 @@ class _Job:
         ids = [sample.id for sample in samples]
         if set(ids) <= set(run.predictions.ids):
             return run.predictions
-        stored = self.setting.piece("answers", [weights_of(run), self.setting.images_key(ids)], "parquet")
+        stored = self.setting.piece("answers", [run.manifest.weights_sha256, self.setting.images_key(ids)], "parquet")
         if not stored.is_file():
             model = build(run, self.setting.device)
             logits = torch.from_numpy(run_forwards(
@@ -254,21 +244,20 @@ class _Job:
             ))  # fmt: skip
             labels = np.array([sample.label for sample in samples])
             found = Predictions(ids, labels, logits.argmax(1).numpy(), logits.softmax(1).numpy())
-            write_atomically(stored, found.save)
+            found.save(stored)
         return Predictions.load(stored)
 
-    def _compared(self, pair: Pairing) -> pa.Table:
-        weights = [weights_of(self._runs((one.arm,))[one.seed, one.arm]) for one in (pair.first, pair.second)]
-        key = [weights, self.setting.images_key(pair.ids), self.setting.methods_key(), sorted(COMPARISONS)]
-
-        def make() -> Iterable[Row]:
-            return compare(pair)
-
-        return self.setting.rows(f"{pair.model}.{pair.seed}.agreement", key, pair.model, pair.seed, make)
+    def _compared(
+        self, what: str, model: str, seed: str, both: tuple[Seen, Seen], make: Callable[[], Iterable[Row]]
+    ) -> pa.Table:
+        """The rows that compare two models, kept as one piece."""
+        key = [[[one.weights_sha256, self.setting.images_key(one.ids)] for one in both], self.setting.methods_key(),
+               sorted(COMPARISONS)]  # fmt: skip
+        return self.setting.rows(f"{model}.{seed}.{what}", key, model, seed, make)
 
     def _write(
         self, table: pa.Table, choice: Choice, measures: Sequence[Measure],
-        answers: Mapping[tuple[int, str], Predictions],
+        answers: Mapping[tuple[int, str], Predictions], grid: tuple[int, int],
     ) -> Evaluation:  # fmt: skip
         folder = self.setting.folder
         facts = choice.facts.model_dump(mode="json")
@@ -276,7 +265,8 @@ class _Job:
         write_table(table, folder / TABLE)
         summary = summarise(
             table, choice, self.pairs, self.arms, self._reference(), measures=measures, methods=self.setting.methods,
-            answers=answers, data=self.setting.data, table_sha256=sha256_file(folder / TABLE), seed=self.setting.seed,
+            answers=answers, data=self.setting.data, grid=grid, table_sha256=sha256_file(folder / TABLE),
+            seed=self.setting.seed,
         )  # fmt: skip
         text = summary_page(summary)
         write_atomically(folder / PAGE, lambda to: to.write_text(text, encoding="utf-8"))

@@ -33,7 +33,7 @@ def find_evidence(pair: MatchedPair) -> Summary | None:
     changed = [
         arm for arm, run in pair.runs.items()
         if arm in (*summary.arms, summary.reference)
-        and measured.get((arm, run.manifest.seed)) != run.manifest.files["weights.safetensors"]
+        and measured.get((arm, run.manifest.seed)) != run.manifest.weights_sha256
     ]  # fmt: skip
     if changed:
         raise IntegrityError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from explain.attribution import Array
-from explain.evidence.scorer import run_forwards
+from explain.evidence.scorer import on_pixels, run_forwards
 from explain.model import TunedModel
 from explain.passes import Passes
 
@@ -31,10 +31,9 @@ def occlusion_losses(
         done: called with the number of pictures that are done.
     """
     replica = model.replica()
-    down, right = (size // cells for size, cells in zip(images.shape[-2:], regions.shape[-2:], strict=True))
     found = np.empty(regions.shape[:2], dtype=np.float32)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        gone = torch.from_numpy(regions[number]).repeat_interleave(down, 1).repeat_interleave(right, 2)[:, None]
+        gone = torch.from_numpy(on_pixels(regions[number], images))[:, None]
         batch = torch.cat([image[None], torch.where(gone, image.mean(dim=(1, 2))[:, None, None], image)])
         scores = run_forwards(replica, len(batch), batch.__getitem__, passes)[:, label]
         found[number] = scores[0] - scores[1:]

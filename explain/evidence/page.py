@@ -86,7 +86,7 @@ def _contrasts(summary: Summary) -> list[str]:
     rows = [
         (f"{one.first} less {one.second}", summary.methods[one.method],
          summary.metrics[one.metric][0] + " (declared)" * one.primary, interval(one.difference),
-         number(one.detectable), p_value(one.p if one.primary else one.holm), number(one.effect), one.verdict)
+         number(one.detectable), p_value(one.told_p), number(one.effect), one.verdict)
         for one in sorted(summary.contrasts, key=lambda one: not one.primary)
     ]  # fmt: skip
     return ["### Differences between models", "", *table(

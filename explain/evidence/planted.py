@@ -363,7 +363,7 @@ class _Trial:
                 )  # fmt: skip
                 return on_grid(made[name], self.pictures.content.grid)
 
-            key = sha256_json([1, run.manifest.files["weights.safetensors"], [self.test.ids[row] for row in rows], name,
+            key = sha256_json([1, run.manifest.weights_sha256, [self.test.ids[row] for row in rows], name,
                                dict(self.options.get(name, {}))])  # fmt: skip
             found[name] = _kept(self.folder / "maps" / f"{arm}.cue_{cue}.{name}.safetensors", key, make)
         return found

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from explain.attribution import Array, Attribution
 from explain.engine import attribute
 from explain.evidence.scorer import run_forwards
+from explain.methods.base import METHODS
+from explain.metrics.patch_grid import patch_means
 from explain.model import TunedModel
 from explain.passes import Passes
 
@@ -35,8 +36,8 @@ class Subject:
         controls: names in `maps` that no model made.
         draw_seed: of everything random in a measure.
         backbone: the pretrained backbone before any tuning, under the same head shape; for `internals`.
+        extras: what a method measured with its maps, by "method.name", each (n,).
         memory_budget: bytes a pass may take, or "auto".
-        cancelled: asked between passes.
     """
 
     arm: str
@@ -53,7 +54,6 @@ class Subject:
     backbone: TunedModel | None = None
     extras: Mapping[str, Array] = field(default_factory=dict)
     memory_budget: int | str = "auto"
-    cancelled: Callable[[], bool] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,8 +71,6 @@ class Subject:
     @property
     def class_specific(self) -> Mapping[str, bool]:
         """Per method, whether its map depends on the class."""
-        from explain.methods.base import METHODS
-
         return {name: METHODS[name].class_specific for name in self.methods}
 
     @cached_property
@@ -86,7 +84,7 @@ class Subject:
 
     def logits(self, count: int, make: Callable[[slice], Tensor]) -> Array:
         """Logits (count, K) of images that are made chunk by chunk; see `run_forwards`."""
-        return run_forwards(self._replica, count, make, Passes(self.memory_budget, self.cancelled))
+        return run_forwards(self._replica, count, make, Passes(self.memory_budget))
 
     def explain(
         self, images: Tensor, labels: Array | None = None, *, model: TunedModel | None = None,
@@ -109,7 +107,7 @@ class Subject:
             for name, found in attribute(
                 model or self.model, images, methods=tuple(methods or self.methods), targets=targets,
                 options={name: self.options[name] for name in methods or self.methods if name in self.options},
-                memory_budget=self.memory_budget, cancelled=self.cancelled,
+                memory_budget=self.memory_budget,
             ).items()
         }  # fmt: skip
 
@@ -131,5 +129,4 @@ class Subject:
 
 def on_grid(found: Attribution, grid: tuple[int, int]) -> Array:
     """An attribution's maps averaged over the cells of the patch grid, (B, h, w)."""
-    values = torch.from_numpy(found.values)[:, None]
-    return np.asarray(adaptive_avg_pool2d(values, grid)[:, 0].numpy())
+    return patch_means(found.values, grid)

@@ -89,7 +89,7 @@ class Values:
 def summarise(
     table: pa.Table, choice: Choice, pairs: Sequence[MatchedPair], arms: tuple[str, ...], reference: tuple[str, ...], *,
     measures: Sequence[Measure], methods: tuple[str, ...], answers: Mapping[tuple[int, str], Predictions],
-    data: Dataset, table_sha256: str, seed: int,
+    data: Dataset, grid: tuple[int, int], table_sha256: str, seed: int,
 ) -> Summary:  # fmt: skip
     """Everything that is printed of an evaluation.
 
@@ -103,6 +103,7 @@ def summarise(
         methods: registered methods.
         answers: by (seed, arm), on the whole of `data`.
         data: the images chosen from.
+        grid: patches (h, w) of the maps.
         table_sha256: of the table's file.
         seed: of the resampling.
     """
@@ -114,14 +115,14 @@ def summarise(
     cells, rest = (_cells(values, ids, arms, seed) for ids in (choice.headline, choice.rest))
     return Summary(
         data=data.name, backbone=manifest.backbone.spec, image_size=manifest.image_size,
-        grid=_grid(pairs[0]), arms=arms, reference=reference[0] if reference else None,
+        grid=grid, arms=arms, reference=reference[0] if reference else None,
         seeds=tuple(pair.vpt.manifest.seed for pair in pairs),
         methods={name: METHODS[name].label for name in methods} | CONTROL_LABELS, controls=tuple(CONTROL_LABELS),
         metrics={name: (metric.label, metric.better, metric.chance) for name, metric in metrics.items()},
         images=choice.facts, models=tuple(_facts(pairs, answers)), primary=PRIMARY, cells=cells, rest=rest,
         contrasts=contrasts,
         agreements=agreements,
-        reasons=tuple(_reasons(values, choice, arms, methods, agreements, answers)),
+        reasons=tuple(_reasons(values, arms, agreements, answers)),
         blocks=_blocks(values, choice.headline, seed), resample_seed=seed, table_sha256=table_sha256,
         versions=library_versions(),
     )  # fmt: skip
@@ -151,14 +152,18 @@ def _metrics(measures: Sequence[Measure]) -> dict[str, Metric]:
     return found | RANDOM_LABELS | {name: metric for name, (metric, _) in COMPARISONS.items()} | {"cka": CKA}
 
 
-def _grid(pair: MatchedPair) -> tuple[int, int]:
-    return pair.vpt.model.layout.grid
+def _of_block(metric: str) -> tuple[int, ...]:
+    """(3,) of "entropy/3", (3, 2) of "entropy/3/2" for head 2 of that block; () of what is of no block."""
+    places = metric.split("/")[1:]
+    return tuple(map(int, places)) if all(place.isdigit() for place in places) else ()
 
 
-def _block_of(metric: str) -> tuple[str, int] | None:
-    """("entropy", 3) of "entropy/3"; None for what is not of one block, or of one head in it."""
-    name, slash, block = metric.partition("/")
-    return (name, int(block)) if slash and block.isdigit() else None
+def _measured(values: Values, key: Key, ids: Sequence[str], seed: int) -> Estimate:
+    """A number of the model as a whole where it is one, else of these images."""
+    whole = values.grid(key, [None])
+    if np.isfinite(whole).any():
+        return model_estimate(whole, values.flags_of(key, [None]))
+    return estimate(values.grid(key, ids), values.flags_of(key, ids), seed)
 
 
 def _cells(values: Values, ids: Sequence[str], arms: Sequence[str], seed: int) -> tuple[Cell, ...]:
@@ -166,15 +171,10 @@ def _cells(values: Values, ids: Sequence[str], arms: Sequence[str], seed: int) -
     found = []
     for key in values.numbers:
         model, method, metric = key
-        if model not in arms or "/" in metric and metric.split("/")[1].isdigit():
+        if model not in arms or _of_block(metric):
             continue
-        whole = values.grid(key, [None])
-        if np.isfinite(whole).any():
-            found.append(Cell(model=model, method=method, metric=metric,
-                              estimate=model_estimate(whole, values.flags_of(key, [None]))))  # fmt: skip
-            continue
-        measured = estimate(values.grid(key, ids), values.flags_of(key, ids), seed)
-        if measured.images or measured.missing:
+        measured = _measured(values, key, ids, seed)
+        if measured.mean is not None or measured.missing:
             found.append(Cell(model=model, method=method, metric=metric, estimate=measured))
     return tuple(found)
 
@@ -183,15 +183,10 @@ def _blocks(values: Values, ids: Sequence[str], seed: int) -> tuple[Block, ...]:
     found = []
     for key in values.numbers:
         model, method, metric = key
-        place = _block_of(metric)
-        if place is None or method is not None:
-            continue
-        whole = values.grid(key, [None])
-        if np.isfinite(whole).any():
-            measured = model_estimate(whole, values.flags_of(key, [None]))
-        else:
-            measured = estimate(values.grid(key, ids), values.flags_of(key, ids), seed)
-        found.append(Block(model=model, metric=place[0], block=place[1], estimate=measured))
+        place = _of_block(metric)
+        if len(place) == 1 and method is None:  # longer for one head of a block
+            name = metric.partition("/")[0]
+            found.append(Block(model=model, metric=name, block=place[0], estimate=_measured(values, key, ids, seed)))
     return tuple(sorted(found, key=lambda block: (block.metric, block.model, block.block)))
 
 
@@ -285,13 +280,13 @@ def _agreement(
 
 
 def _reasons(
-    values: Values, choice: Choice, arms: Sequence[str], methods: Sequence[str], agreements: Sequence[Agreement],
+    values: Values, arms: Sequence[str], agreements: Sequence[Agreement],
     answers: Mapping[tuple[int, str], Predictions],
 ) -> Iterable[Reasons]:  # fmt: skip
     """Same answer or not, times maps alike or not, over all chosen images and seeds."""
     chosen = {key: dict(zip(one.ids, one.classes.tolist(), strict=True)) for key, one in answers.items()}
     for one in agreements:
-        if one.metric != "pearson" or one.first not in arms or one.second not in arms or one.method not in methods:
+        if one.metric != "pearson" or not {one.first, one.second} <= set(arms):
             continue
         threshold = _threshold(one)
         counts: Counter[tuple[bool, bool]] = Counter()
@@ -322,6 +317,6 @@ def _facts(pairs: Sequence[MatchedPair], answers: Mapping[tuple[int, str], Predi
             model=arm, seed=seed, accuracy=float(correct.mean()), accuracy_low=low, accuracy_high=high,
             confidence=float(found.probabilities.max(axis=1).mean()),
             calibration_error=expected_calibration_error(found.probabilities, found.labels),
-            weights_sha256=by_seed[seed].runs[arm].manifest.files["weights.safetensors"],
+            weights_sha256=by_seed[seed].runs[arm].manifest.weights_sha256,
         )  # fmt: skip
 

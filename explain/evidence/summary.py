@@ -74,6 +74,16 @@ class Contrast(Record):
     detectable: float | None
     verdict: str
 
+    @property
+    def told_p(self) -> float | None:
+        """The p-value that counts: as it is for the primary contrast, corrected for all others."""
+        return self.p if self.primary else self.holm
+
+    @property
+    def named(self) -> bool:
+        """True when the verdict names an arm."""
+        return self.verdict in (self.first, self.second)
+
 
 class Agreement(Record):
     """How alike two arms' maps are, beside what another seed of one arm does (ceilings) and another image (floor).

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from explain.errors import InputError
+from explain.metrics.patch_grid import patch_means
 
 Float32 = npt.NDArray[np.float32]
 
@@ -40,14 +41,12 @@ def control_maps(
     images = np.asarray(pixels)
     if images.ndim != 4 or images.shape[3] != 3 or not images.size or images.dtype != np.uint8:
         raise InputError(f"expected uint8 images (n, H, W, 3), got {images.dtype} of shape {images.shape}")
-    if min(grid) < 1 or grid[0] > images.shape[1] or grid[1] > images.shape[2]:
-        raise InputError(f"expected a patch grid no finer than the image's {images.shape[1:3]} pixels, got {grid}")
     if len(seeds) != len(images):
         raise InputError(f"expected one seed per image, got {len(seeds)} for {len(images)} images")
     noise = [_generator(seed).random(grid, dtype=np.float32) for seed in seeds]
     centre = np.broadcast_to(_centre(images.shape[1:3], grid), (len(images), *grid))
-    edges = [cv2.resize(_gradient(image), grid[::-1], interpolation=cv2.INTER_AREA) for image in images]
-    return {"random": np.stack(noise), "centre": centre.copy(), "sobel": np.stack(edges)}
+    edges = patch_means(np.stack([_gradient(image) for image in images]), grid)
+    return {"random": np.stack(noise), "centre": centre.copy(), "sobel": edges}
 
 
 def _generator(seed: int | str | np.random.Generator) -> np.random.Generator:

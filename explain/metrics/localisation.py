@@ -9,12 +9,12 @@ or every patch is inside, every map is equally right and the result is NaN. `rel
 positive part of a map; all others use nothing but the order of its values, whatever their sign.
 """
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
 from explain.errors import InputError
+from explain.metrics.patch_grid import patch_means
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -36,11 +36,8 @@ def mask_on_grid(masks: npt.ArrayLike, grid: tuple[int, int]) -> Floats:
     pixels = np.asarray(masks)
     if pixels.ndim != 3 or not pixels.size or pixels.dtype != np.bool_:
         raise InputError(f"expected bool masks (n, H, W), got {pixels.dtype} of shape {pixels.shape}")
-    if min(grid) < 1 or grid[0] > pixels.shape[1] or grid[1] > pixels.shape[2]:
-        raise InputError(f"expected a patch grid no finer than the mask's {pixels.shape[1:]} pixels, got {grid}")
-    cells = [cv2.resize(one.astype(np.float64), grid[::-1], interpolation=cv2.INTER_AREA) for one in pixels]
     # rounding must not keep a patch of exactly one half, or one as full as the fullest, outside
-    return np.asarray(np.round(np.clip(np.stack(cells), 0, 1), 6))
+    return np.asarray(np.round(np.clip(patch_means(pixels.astype(np.float64), grid), 0, 1), 6))
 
 
 def patches_inside(shares: npt.ArrayLike) -> Bools:

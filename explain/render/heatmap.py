@@ -18,6 +18,7 @@ import numpy.typing as npt
 from explain.attribution import Array, Attribution
 from explain.errors import InputError
 from explain.methods.base import METHODS
+from explain.metrics.patch_grid import patch_means
 
 Scope = Literal["map", "sample", "dataset"]
 SCOPES: tuple[Scope, ...] = ("map", "sample", "dataset")
@@ -221,9 +222,8 @@ def resize(values: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 def pool(values: Array, grid: tuple[int, int]) -> npt.NDArray[np.float32]:
     """A map (h, w) averaged over the cells of a coarser grid."""
-    if grid[0] > values.shape[0] or grid[1] > values.shape[1]:
-        raise InputError(f"cannot average a {values.shape} map over a finer grid {grid}")
-    return np.asarray(cv2.resize(_finite(values), (grid[1], grid[0]), interpolation=cv2.INTER_AREA), np.float32)
+    (means,) = patch_means(_finite(values)[None], grid)
+    return np.asarray(means)
 
 
 def colour_bar(

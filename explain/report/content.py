@@ -335,7 +335,7 @@ def evidence_id(evidence: Evidence) -> str:
 
 def _check_same_weights(pair: MatchedPair, panels: Panels) -> None:
     for arm, expected in panels.record.plan.weights.items():
-        if pair.runs[arm].manifest.files["weights.safetensors"] != expected:
+        if pair.runs[arm].manifest.weights_sha256 != expected:
             raise InputError(
                 f"the maps in {panels.folder} were made with other weights of {arm}; call make_panels again"
             )

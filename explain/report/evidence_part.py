@@ -186,7 +186,7 @@ def still_missing(names: Iterable[str], measured: Summary | None, planted: Plant
 def measured_of(summary: Summary, t: Translator) -> Measured:
     """An evaluation in words and tables."""
     contrasts, left = _contrasts(summary, t)
-    named = sum(row.verdict in (row.first, row.second) for row in summary.contrasts)
+    named = sum(row.named for row in summary.contrasts)
     models = {model: model_label(model, t) for model in [*models_of(summary), *(fact.model for fact in summary.models)]}
     return Measured(
         paragraphs=_paragraphs(summary, t), models=summary.models, labels=models, tables=tables_of(summary, t),
@@ -301,7 +301,7 @@ def _contrasts(summary: Summary, t: Translator) -> tuple[tuple[ContrastLine, ...
     """The declared comparison, then those that name an arm, then the rest; and how many are left out."""
 
     def order(row: Contrast) -> tuple[bool, bool, bool]:
-        return not row.primary, row.verdict not in (row.first, row.second), row.method in summary.controls
+        return not row.primary, not row.named, row.method in summary.controls
 
     rows = sorted(summary.contrasts, key=order)
     several = len(summary.arms) > 2
@@ -311,15 +311,15 @@ def _contrasts(summary: Summary, t: Translator) -> tuple[tuple[ContrastLine, ...
         pair = f" ({arm_label(row.first, t)} \u2212 {arm_label(row.second, t)})" if several else ""
         lines.append(ContrastLine(
             label=method + pair, metric=metric_label(summary, row.metric, t), primary=row.primary,
-            difference=row.difference, p=row.p if row.primary else row.holm, detectable=row.detectable,
-            verdict=verdict_label(row, t), named=row.verdict in (row.first, row.second),
+            difference=row.difference, p=row.told_p, detectable=row.detectable,
+            verdict=verdict_label(row, t), named=row.named,
         ))  # fmt: skip
     return tuple(lines), len(rows) - len(lines)
 
 
 def verdict_label(row: Contrast, t: Translator) -> str:
     """A comparison's verdict in words."""
-    if row.verdict in (row.first, row.second):
+    if row.named:
         return t("term.verdict.larger", arm=arm_label(row.verdict, t))
     key = row.verdict.replace(" ", "_")
     return t(f"term.verdict.{key}") if f"term.verdict.{key}" in t else state_label(row.verdict, t)

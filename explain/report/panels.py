@@ -186,7 +186,7 @@ def finished_panels(pair: MatchedPair) -> Panels | None:
     if not (pair.path / "maps" / "panels.json").is_file():
         return None
     panels = Panels.load(pair.path)
-    current = {arm: pair.runs[arm].manifest.files["weights.safetensors"] for arm in panels.record.plan.weights}
+    current = {arm: pair.runs[arm].manifest.weights_sha256 for arm in panels.record.plan.weights}
     return panels if panels.record.plan.weights == current else None
 
 
@@ -274,7 +274,7 @@ def _plan(
         seed=seed, per_rule=per_rule, methods=names,
         options={name: dict(options[name]) for name in names if name in options},
         backbone=pair.vpt.manifest.backbone.sha256,
-        weights={arm: pair.runs[arm].manifest.files["weights.safetensors"] for arm in ARMS},
+        weights={arm: pair.runs[arm].manifest.weights_sha256 for arm in ARMS},
         panels=tuple(choose_panels(pair, per_rule=per_rule, seed=seed)),
     )  # fmt: skip
 

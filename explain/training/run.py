@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from explain.attribution import Array
 from explain.backbone import BackboneCard
 from explain.errors import IntegrityError
-from explain.files import read_json, read_tensors, sha256_file
+from explain.files import read_json, read_table, read_tensors, sha256_file, write_table
 from explain.model import TunedModel
 from explain.record import Record
 from explain.training.course import Course
@@ -106,6 +105,11 @@ class RunManifest(Record):
     files: dict[str, str]
 
     @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file with what was trained."""
+        return self.files["weights.safetensors"]
+
+    @property
     def learning_rate(self) -> float:
         """The peak rate that the search chose."""
         return self.course.learning_rate
@@ -136,12 +140,12 @@ class Predictions:
             "id": self.ids, "label": self.labels, "prediction": self.classes,
             "probabilities": pa.array(list(self.probabilities.astype(np.float32)), pa.list_(pa.float32())),
         })  # fmt: skip
-        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+        write_table(table, path)
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
         """Read what `save` wrote."""
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = read_table(path)
         probabilities = np.array(table["probabilities"].to_pylist(), dtype=np.float32)
         return cls(table["id"].to_pylist(), table["label"].to_numpy(), table["prediction"].to_numpy(), probabilities)
 

@@ -277,7 +277,7 @@ class _Job:
         header = {"arm": self.name, "tuning": self.arm.tuning}
         write_tensors(self.folder / "weights.safetensors", model.trained_state(), header)
         answers = Predictions(list(test.ids), test.labels.numpy(), logits.argmax(1).numpy(), logits.softmax(1).numpy())
-        write_atomically(self.folder / "predictions.parquet", answers.save)
+        answers.save(self.folder / "predictions.parquet")
 
     def manifest(
         self, model: TunedModel, head: str, history: list[Epoch], trials: list[Trial], course: Course, train: Images,

@@ -7,12 +7,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from scipy.special import softmax
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from explain.attribution import Array
 from explain.evidence.base import MEASURES, Measure, Metric, Row, row
+from explain.evidence.scorer import probabilities
 from explain.evidence.subject import Subject
 from explain.metrics.agreement import pearson
 
@@ -102,8 +102,7 @@ def compressed(pixels: Tensor) -> Tensor:
 
 def _target_probability(subject: Subject, images: Tensor) -> Array:
     """Probability of each image's true class, (n,)."""
-    probabilities = softmax(subject.logits(len(images), lambda rows: images[rows]).astype(np.float64), axis=1)
-    return np.asarray(np.take_along_axis(probabilities, np.asarray(subject.labels)[:, None], axis=1)[:, 0])
+    return probabilities(subject.logits(len(images), lambda rows: images[rows]), subject.labels)
 
 
 def _rows(subject: Subject, method: str, metric: str, original: Array, maps: Array) -> Iterator[Row]:

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import Tensor
 
 from explain.attribution import Array
 from explain.evidence.base import MEASURES, Measure, Metric, Row, row
+from explain.evidence.scorer import probabilities
 from explain.evidence.subject import Subject
 from explain.evidence.truth import mosaic
 from explain.metrics.controls import control_maps
@@ -96,14 +96,12 @@ def quads_of(labels: Array, rng: np.random.Generator) -> list[Quad]:
 def _recognised(subject: Subject, order: Array) -> Array:
     """Whether the model gives each image, on its own, to its class; bool (m,)."""
     logits = subject.logits(len(order), lambda rows: subject.images[torch.from_numpy(order[rows])])
-    probabilities = softmax(logits.astype(np.float64), axis=1)
-    return np.asarray(probabilities[np.arange(len(order)), subject.labels[order]] >= LEAST_CONFIDENCE)
+    return np.asarray(probabilities(logits, subject.labels[order]) >= LEAST_CONFIDENCE)
 
 
 def _controls(subject: Subject, pictures: Tensor, quads: Sequence[Quad]) -> dict[str, Array]:
-    pixels = (subject.model.transform.denormalise(pictures).clamp(0, 1) * 255).round().to(torch.uint8)
     seeds = [f"{subject.draw_seed}\nmosaic\n" + "\n".join(subject.ids[index] for index in quad) for quad in quads]
-    found = control_maps(pixels.permute(0, 2, 3, 1).numpy(), subject.grid, seeds)
+    found = control_maps(subject.model.transform.pictures(pictures), subject.grid, seeds)
     return {name: maps for name, maps in found.items() if name in subject.controls}
 
 

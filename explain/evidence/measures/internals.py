@@ -43,7 +43,7 @@ class Internals(Measure):
         """See `Measure`; a network without blocks has no rows."""
         if not subject.model.num_blocks:
             return
-        passes = Passes(subject.memory_budget, subject.cancelled)
+        passes = Passes(subject.memory_budget)
         for block, found in enumerate(block_attention(subject.model, subject.images, passes)):
             for metric, values in found.items():
                 yield from _per_image(subject, f"{metric}/{block}", values.mean(axis=1), "no_patch_attention")
