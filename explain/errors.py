@@ -55,3 +55,9 @@ class IntegrityError(ExplainError):
     """A file is not the one its manifest recorded."""
 
     exit_code = 5
+
+
+class StorageError(ExplainError, OSError):
+    """Something could not be written, such as on a full disk; what is finished is kept and the work can go on."""
+
+    exit_code = 4
