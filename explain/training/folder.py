@@ -11,10 +11,8 @@ A folder is claimed by the first training in it. Another recipe, data set or spl
 """
 
 import errno
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from explain.data.base import Dataset, Sample
 from explain.data.disturb import LabelNoise, imbalanced, noisy_labels
@@ -22,6 +20,7 @@ from explain.data.leaks import find_leaks
 from explain.data.split import Split, make_split
 from explain.errors import InputError
 from explain.files import read_json, write_json
+from explain.record import differences
 from explain.training.recipe import Recipe
 
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -110,7 +109,7 @@ def _check_same(folder: Path, data: Dataset, split: Split, recipe: Recipe) -> No
     there, asked = read_json(folder / "recipe.json"), recipe.model_dump(mode="json")
     there["arms"] = {name: arm for name, arm in there["arms"].items() if name in asked["arms"]}
     asked["arms"] = {name: arm for name, arm in asked["arms"].items() if name in there["arms"]}
-    differing = list(_differences(there, asked))
+    differing = list(differences(there, asked))
     if differing:
         raise InputError(f"{folder} was trained by another recipe: {'; '.join(differing)}. Choose another output "
                          "folder, or move this one away")  # fmt: skip
@@ -120,12 +119,3 @@ def _check_same(folder: Path, data: Dataset, split: Split, recipe: Recipe) -> No
             f"{folder} holds runs on other images or another split ({found.name}, {len(found)} images); "
             "choose another output folder, or move this one away"
         )
-
-
-def _differences(there: Any, asked: Any, path: str = "") -> Iterator[str]:
-    """One clause for each value that differs, named by its place in the recipe."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        for name in sorted(there.keys() | asked.keys()):
-            yield from _differences(there.get(name), asked.get(name), f"{path}.{name}" if path else name)
-    elif there != asked:
-        yield f"{path} is {there} there and {asked} now"
