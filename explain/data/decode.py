@@ -10,6 +10,7 @@ too_small, bomb, truncated, corrupt; of masks also bad_mask.
 Flags: multi_frame, alpha_composited, reduced_to_8_bit, rotated, exif_unreadable.
 """
 
+import io
 import os
 import re
 import stat
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -97,15 +98,63 @@ def decode(
         ImageRejected: the file cannot be used; `reason` and `detail` say why.
     """
     path = Path(path)
-    try:
+    with _path_named(path):
         _check_file(path, root)
-        with _pillow_silenced(), _failures_named(), open(path, "rb") as stream:
-            try:
-                image = Image.open(stream, formats=FORMATS_READ)
-            except UnidentifiedImageError:
-                stream.seek(0)
-                raise _unidentified(stream.read(32)) from None
-            return to_rgb(image, background)
+        with _failures_named(), open(path, "rb") as stream:
+            return _decode_stream(stream, background)
+
+
+def decode_bytes(data: bytes, background: tuple[int, int, int] = WHITE) -> Decoded:
+    """Read one image from the bytes of its file, to the same pixels, flags and rejections as `decode`.
+
+    Args:
+        data: the whole file.
+        background: RGB laid under transparent pixels, 0 to 255.
+
+    Raises:
+        ImageRejected: the bytes cannot be used; `reason` and `detail` say why.
+    """
+    if not data:
+        raise _empty()
+    with _failures_named():
+        return _decode_stream(io.BytesIO(data), background)
+
+
+def read_bytes(path: str | Path, *, root: Path | None = None) -> bytes:
+    """Read a file whose bytes are to be hashed and decoded, by the rules of `decode` about what may be opened.
+
+    Args:
+        path: a regular file.
+        root: as in `decode`.
+
+    Raises:
+        ImageRejected: there is no such file, it is not a regular one, or it cannot be read.
+    """
+    path = Path(path)
+    with _path_named(path):
+        _check_file(path, root)
+        try:
+            with _access_named():
+                return path.read_bytes()
+        except MemoryError as error:
+            raise ImageRejected("bomb", "reading it takes more memory than there is") from error
+
+
+def _decode_stream(stream: BinaryIO, background: tuple[int, int, int]) -> Decoded:
+    with _pillow_silenced():
+        try:
+            image = Image.open(stream, formats=FORMATS_READ)
+        except UnidentifiedImageError:
+            stream.seek(0)
+            raise _unidentified(stream.read(32)) from None
+        return to_rgb(image, background)
+
+
+@contextmanager
+def _path_named(path: Path) -> Iterator[None]:
+    """Let a rejection say which file it is about."""
+    try:
+        yield
     except ImageRejected as rejection:
         raise ImageRejected(rejection.reason, rejection.detail, path) from rejection.__cause__
 
@@ -182,23 +231,34 @@ def sniff_format(head: bytes) -> str | None:
 
 def _check_file(path: Path, root: Path | None) -> None:
     """Refuse what is not a regular file with content before it is opened: a pipe would wait for ever."""
-    try:
+    with _access_named():
         status = os.lstat(path)
         if root is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
             detail = "the file lies outside the data set's folder; links must stay inside it"
             raise ImageRejected("outside_root", detail)
         if stat.S_ISLNK(status.st_mode):
             status = os.stat(path)
-    except FileNotFoundError:
-        raise ImageRejected("missing", "there is no such file, or it is a link to nothing") from None
-    except ValueError:
-        raise ImageRejected("missing", "no file can have this name, it holds a zero byte") from None
-    except OSError as error:
-        raise ImageRejected("unreadable", f"the system does not let it be read: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):
         raise ImageRejected("not_a_file", "expected a regular file, found a folder, pipe, socket or device")
     if status.st_size == 0:
-        raise ImageRejected("empty", "the file has no bytes")
+        raise _empty()
+
+
+def _empty() -> ImageRejected:
+    return ImageRejected("empty", "the file has no bytes")
+
+
+@contextmanager
+def _access_named() -> Iterator[None]:
+    """Turn what the system says about a path into a rejection with a reason."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ImageRejected("missing", "there is no such file, or it is a link to nothing") from None
+    except OSError as error:
+        raise ImageRejected("unreadable", f"the system does not let it be read: {error.strerror}") from error
+    except ValueError:
+        raise ImageRejected("missing", "no file can have this name, it holds a zero byte") from None
 
 
 def _check_size(image: Image.Image) -> None:
