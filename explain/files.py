@@ -3,6 +3,7 @@
 Everything is written under a temporary name, flushed to the disk and renamed, so a reader never meets half a file.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -41,6 +42,23 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk, without which a new name may not survive a power failure.
+
+    File systems that cannot do that for a folder, such as some network drives, are left alone.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +70,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
+        flush_folder(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
