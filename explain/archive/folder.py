@@ -5,9 +5,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
+
+import pyarrow.dataset as ds
 
 from explain.archive.writer import Writer
 from explain.data.names import printable
@@ -108,6 +110,10 @@ class Folder:
                 yield from self.list(key.removesuffix("/"))
             else:
                 yield key
+
+    def dataset(self, keys: Sequence[str], form: ds.FileFormat) -> ds.Dataset:
+        """Files read as one table."""
+        return ds.dataset([str(self.path(key)) for key in keys], format=form)
 
     def delete(self, key: str) -> None:
         """Take a file away, if it is there."""

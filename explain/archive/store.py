@@ -7,12 +7,13 @@ temporary file that is flushed to the disk and renamed, a bucket by the nature o
 import errno
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 from urllib.parse import unquote
 
+from pyarrow.dataset import Dataset, FileFormat
 from typing_extensions import Buffer
 
 from explain.archive.bucket import Bucket
@@ -54,7 +55,7 @@ class Store:
         if isinstance(location, str) and _URL.match(text):
             if "::" in text:
                 raise InputError(f"expected one URL, got a chain of them: {printable(text)!r}")
-            return cls(Bucket(text.rstrip("/")))
+            return cls(Bucket(text))
         if not text or "\0" in text:
             raise InputError(f"expected a folder or a URL, got {printable(text)!r}")
         return cls(Folder(Path(location).absolute()))
@@ -168,6 +169,18 @@ class Store:
             raise InputError(f"nothing can be written in {self.name('')}: {_reason(error)}; "
                              "choose another place, or let this user write there") from error  # fmt: skip
 
+    def dataset(self, keys: Sequence[str], form: FileFormat) -> Dataset:
+        """Files read as one table.
+
+        Args:
+            keys: of files with the same columns, at least one.
+            form: how they are read.
+        """
+        for key in keys:
+            check_key(key)
+        with self._failures_named("read", ""):
+            return self._place.dataset(keys, form)
+
     def free_bytes(self) -> int | None:
         """Room on the disk; None for a bucket and where the system does not say."""
         return self._place.free_bytes()
@@ -182,10 +195,12 @@ class Store:
             self._refuse(verb, key, error)
 
     def _refuse(self, verb: str, key: str, error: BaseException) -> NoReturn:
-        free = self.free_bytes()
-        room = "" if free is None else f"; {free / 1e6:,.1f} MB are free there"
-        raise StorageError(f"{self.name(key)} cannot be {verb}: {_reason(error)}{room}. Finished shards are kept; "
-                           "the same command goes on from there") from error  # fmt: skip
+        text = f"{self.name(key)} cannot be {verb}: {_reason(error)}"
+        if verb == "written":
+            free = self.free_bytes()
+            text += "" if free is None else f"; {free / 1e6:,.1f} MB are free there"
+            text += ". Finished shards are kept; the same command goes on from there"
+        raise StorageError(text) from error
 
 
 def check_key(key: str) -> None:
