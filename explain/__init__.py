@@ -3,6 +3,7 @@
     model = explain.wrap(timm_vit)                     any timm VisionTransformer as it stands
     pair = explain.train_pair("textile")               a matched pair, trained
     maps = explain.attribute(model, images)            method name -> Attribution
+    explain.attribute_dataset(pair, data, out="maps")  the maps of a whole data set -> MapArchive
     explain.evaluate(pair)                             how right the maps are, and how VPT and FT differ
     explain.write_report(pair, out="report.pdf")       what leaves the building
 
@@ -13,7 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from explain.archive.archive import MapArchive as MapArchive
     from explain.attribution import Attribution as Attribution
+    from explain.batch.dataset import attribute_dataset as attribute_dataset
     from explain.data.base import load_data as load_data
     from explain.engine import attribute as attribute
     from explain.engine import attribute_targets as attribute_targets
@@ -40,6 +43,7 @@ _HOMES = {
     "Attribution": "explain.attribution",
     "Evaluation": "explain.evidence.evaluate",
     "ExplainError": "explain.errors",
+    "MapArchive": "explain.archive.archive",
     "MatchedPair": "explain.training.pair",
     "PromptBank": "explain.prompts.bank",
     "PromptStore": "explain.prompts.store",
@@ -48,6 +52,7 @@ _HOMES = {
     "Study": "explain.training.study",
     "TunedModel": "explain.model",
     "attribute": "explain.engine",
+    "attribute_dataset": "explain.batch.dataset",
     "attribute_targets": "explain.engine",
     "evaluate": "explain.evidence.evaluate",
     "load_data": "explain.data.base",

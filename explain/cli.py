@@ -13,12 +13,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from explain.cli_archive import archive, attribute
 from explain.cli_evaluate import evaluate, measures
 from explain.cli_planted import planted
 from explain.cli_prompts import prompts
-from explain.cli_train import Device, leave, search, settings, train, tunings
+from explain.cli_train import Device, leave, search, train, tunings
 from explain.console import console, errors, progress_bars, result_table
-from explain.errors import ExplainError, InputError
+from explain.errors import ExplainError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -28,6 +29,7 @@ app = typer.Typer(
 backbones = typer.Typer(no_args_is_help=True, help="Pretrained vision transformers: what there is, and fetching it.")
 app.add_typer(backbones, name="backbones")
 app.add_typer(prompts, name="prompts")
+app.add_typer(archive, name="archive")
 
 Seed = Annotated[int, typer.Option(help="Of the split, the image order, the flips and the first values.")]
 INTERRUPTED = 130
@@ -67,57 +69,13 @@ def demo(
     leave(result.pair.data.rejected)
 
 
+app.command()(attribute)
 app.command()(train)
 app.command()(search)
 app.command()(tunings)
 app.command()(evaluate)
 app.command()(measures)
 app.command()(planted)
-
-
-@app.command()
-def attribute(
-    run: Annotated[Path, typer.Argument(help="A trained run, such as runs/demo/vpt.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder of the maps.")] = Path("maps"),
-    method: Annotated[list[str] | None, typer.Option(help="A name from `explain methods`; may be given several "
-                                                             "times; default grad_cam, integrated_gradients and "
-                                                             "attention_rollout.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="One option of a method, such as --option "
-                                                             "integrated_gradients.n_steps=50; may be given several "
-                                                             "times.")] = None,
-    target: Annotated[str | None, typer.Option(help="Class name to explain; default: the predicted class.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images per pass.")] = 8,
-    memory: Annotated[int | None, typer.Option(help="MiB that a pass may take; default 1024 on a CPU, half of a "
-                                                    "GPU's memory.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for mixed precision on a GPU.")] = "fp32",
-    device: Device = None,
-) -> None:  # fmt: skip
-    """Saliency maps of one model for some images: raw maps as safetensors, and a picture of each."""
-    from explain.attribute_files import attribute_files
-
-    with progress_bars() as progress:
-        result = attribute_files(
-            run, images, out, methods=method, options=_method_options(option or []), target=target,
-            batch_size=batch_size, memory_budget="auto" if memory is None else memory * 2**20, precision=precision,
-            device=device, progress=progress,
-        )  # fmt: skip
-    console.print(f"{len(result.done)} images explained; maps and pictures in {out}", highlight=False)
-    for item in result.rejected:
-        line = f"left out: {ascii(str(item.path))[1:-1]}: {item.reason}: {item.detail}"
-        errors.print(line, highlight=False, markup=False, soft_wrap=True)
-    leave(result.rejected)
-
-
-def _method_options(pairs: list[str]) -> dict[str, dict[str, object]]:
-    """`method.option=value` -> options per method."""
-    options: dict[str, dict[str, object]] = {}
-    for name, value in settings(pairs, "--option method.name=value").items():
-        method, dot, option = name.partition(".")
-        if not dot:
-            raise InputError(f"expected --option method.name=value, got {name!r}")
-        options.setdefault(method, {})[option] = value
-    return options
 
 
 @app.command()

@@ -109,7 +109,7 @@ def attribute_targets(
         One result of `attribute` per entry of `targets`.
     """
     _check_arguments(model, images, targets, batch_size, precision)
-    plugins, count = _create_methods(methods, options or {}), len(images)
+    plugins, count = create_methods(methods, options or {}), len(images)
     chosen = [_targets(one, images, count, len(model.class_names)) for one in targets]
     passes = Passes(memory_budget, cancelled)
     started = time.perf_counter()
@@ -149,7 +149,13 @@ def _check_arguments(model: Any, images: Any, targets: Any, batch_size: int, pre
         raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
 
 
-def _create_methods(names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+def create_methods(names: str | Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """The methods asked for, by name.
+
+    Raises:
+        InputError: none, or an option that a method does not take.
+        UnknownNameError: no such method, or options for one that was not asked for.
+    """
     wanted = (names,) if isinstance(names, str) else tuple(names)
     if not wanted:
         raise InputError(f"expected at least one method; known: {', '.join(METHODS)}")
@@ -293,13 +299,13 @@ def _join(method: Method, parts: Sequence[_Part], provenance: dict[str, Any]) ->
     maps = [part.maps for part in parts]
     return Attribution(
         method.name, np.concatenate([one.values for one in maps]), np.concatenate([part.targets for part in parts]),
-        np.concatenate([part.logits for part in parts]), parts[0].size, _recorded_options(method),
+        np.concatenate([part.logits for part in parts]), parts[0].size, recorded_options(method),
         {key: np.concatenate([one.extras[key] for one in maps]) for key in maps[0].extras},
         provenance | maps[0].notes,
     )  # fmt: skip
 
 
-def _recorded_options(method: Method) -> dict[str, Any]:
+def recorded_options(method: Method) -> dict[str, Any]:
     """Every option, defaults included, as plain values."""
     values = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
     plain = (str, int, float, bool, type(None))

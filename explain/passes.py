@@ -74,7 +74,7 @@ class Passes:
             try:
                 work(slice(start, start + size))
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if size == 1 or not _is_out_of_memory(error):
+                if size == 1 or not is_out_of_memory(error):
                     raise
                 limit = size // 2
                 if device.type == "cuda":
@@ -114,6 +114,7 @@ class Passes:
         return max(1, int(self.budget(device) / (TRANSIENT * max(1, self._sample_bytes[kind]))))
 
 
-def _is_out_of_memory(error: Any) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of a GPU or of the machine, did not suffice."""
     # the CPU allocator has no exception class of its own
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from PIL import Image
 
@@ -87,16 +87,19 @@ def read_image(entry: "Entry", row: int, root: Path | None = None) -> Loaded:
     return Loaded.of(entry, row, read_picture(entry.path, entry.sha256, root))
 
 
+T = TypeVar("T", bound=Loaded)
+
+
 def load_ahead(
-    entries: Sequence["Entry"], *, decode: Decode = read_image, ahead: int = 32, threads: int = 1
-) -> Generator[Loaded, None, None]:
+    entries: Sequence["Entry"], decode: Callable[["Entry", int], T], *, ahead: int = 32, threads: int = 1
+) -> Generator[T, None, None]:
     """Give the images in order while the next ones are decoded.
 
     Close it (`contextlib.closing`) when leaving early: what has not begun is then dropped and the threads end.
 
     Args:
         entries: the lines of the manifest that make up the shard.
-        decode: what makes an image of a line.
+        decode: what makes an image of a line, such as `read_image`.
         ahead: images that are decoded or being decoded at most, beside the one given last. Large images make it fewer,
             see `HELD_PIXELS`.
         threads: images decoded at once.
@@ -109,22 +112,24 @@ def load_ahead(
         window.close()
 
 
-class _Window:
+class _Window(Generic[T]):
     """The images between the one that was taken last and the one that is begun next.
 
     Whoever takes an image or finishes one begins the next: so no thread ever waits for room, and none is left waiting
     when the reader is gone.
     """
 
-    def __init__(self, entries: Sequence["Entry"], decode: Decode, ahead: int, threads: int) -> None:
+    def __init__(
+        self, entries: Sequence["Entry"], decode: Callable[["Entry", int], T], ahead: int, threads: int
+    ) -> None:
         self._entries, self._decode, self._ahead, self._threads = entries, decode, max(ahead, 1), threads
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._lock = RLock()  # an image that is finished at once calls back while the lock is held
-        self._images: deque[Future[Loaded]] = deque()
+        self._images: deque[Future[T]] = deque()
         self._begun = 0
         self._closed = False
 
-    def take(self) -> Loaded:
+    def take(self) -> T:
         """The next image in order; raises what `decode` raised for it."""
         with self._lock:
             self._begin()
@@ -145,7 +150,7 @@ class _Window:
             self._begun += 1
             image.add_done_callback(self._finished)
 
-    def _finished(self, _: "Future[Loaded]") -> None:
+    def _finished(self, _: "Future[T]") -> None:
         with self._lock:
             self._begin()
 

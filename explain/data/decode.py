@@ -5,8 +5,7 @@ rotation from EXIF) is made here, once, for every way into the toolkit. Only Pil
 returns a picture for a truncated file. Files that do not decode never pass in silence, and a picture that
 is too large is refused before it is decoded.
 
-Reasons: missing, not_a_file, outside_root, unreadable, empty, unsupported_format, unsupported_mode,
-too_small, bomb, truncated, corrupt; of masks also bad_mask.
+Reasons: those in `REASONS`; of masks also bad_mask.
 Flags: multi_frame, alpha_composited, reduced_to_8_bit, rotated, exif_unreadable.
 """
 
@@ -33,6 +32,10 @@ from explain.errors import DatasetError
 
 FORMATS_READ = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """The only decoders tried. Others start a program (EPS), or are rarely used and therefore rarely fuzzed."""
+
+REASONS = ("missing", "not_a_file", "outside_root", "unreadable", "empty", "unsupported_format", "unsupported_mode",
+           "too_small", "bomb", "truncated", "corrupt")  # fmt: skip
+"""Why a file is rejected, in one word."""
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE_PX = 8
@@ -64,7 +67,7 @@ class ImageRejected(DatasetError):
     """An image that cannot be used.
 
     Args:
-        reason: one of the words in this module's docstring.
+        reason: one of `REASONS`, or bad_mask.
         detail: one sentence: what was found and what is expected.
         path: the file, when there is one.
     """

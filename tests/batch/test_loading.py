@@ -130,7 +130,7 @@ def outcome(read, source) -> tuple:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_images_come_in_order_each_once_and_bad_ones_keep_their_place(tmp_path, threads):
     listed = [entry(saved(tmp_path / f"{row}.png", seed=row) if row % 5 else tmp_path / "gone") for row in range(40)]
-    found = list(load_ahead(listed, threads=threads, ahead=4))
+    found = list(load_ahead(listed, read_image, threads=threads, ahead=4))
     assert [(one.row, one.entry) for one in found] == list(enumerate(listed))
     assert [one.status for one in found] == ["ok" if row % 5 else "missing" for row in range(40)]
     assert all(np.array_equal(one.image, picture(one.row)) for one in found if one.image is not None)
@@ -138,7 +138,7 @@ def test_images_come_in_order_each_once_and_bad_ones_keep_their_place(tmp_path, 
 
 
 def test_no_entries_give_no_images():
-    assert list(load_ahead([])) == []
+    assert list(load_ahead([], read_image)) == []
 
 
 def test_next_images_are_decoded_while_the_reader_works():

@@ -1,0 +1,272 @@
+"""MapArchive: the maps and numbers of a whole data set on disk, read back one image at a time.
+
+    archive = MapArchive("maps/textile")
+    archive["local/textile_0001.jpg"]["vpt"]["grad_cam"].values      float32 (h, w)
+    archive.table.filter("not vpt_correct").order("vpt_confidence")  a DuckDB relation, one row per image
+    for image in archive: ...                                        in the order of the manifest
+
+What a receipt vouches for is there; nothing else is. A map that comes out is the one that was put in: every byte on the
+way is checked, and damage is an `IntegrityError`, never a picture.
+"""
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from explain.archive.explained import Explained
+from explain.archive.index import Index
+from explain.archive.job import FINISHED, KEY, Finished, Job
+from explain.archive.manifest import Manifest
+from explain.archive.maps_file import MapsFile
+from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
+from explain.archive.receipt import Receipt
+from explain.archive.store import Store
+from explain.errors import InputError, IntegrityError, UnknownNameError
+from explain.files import cache_folder, sha256_json
+
+OPEN_FILES = 64
+"""Map files kept open; each holds its footer, about 100 kB."""
+
+EVENTS = "events.jsonl"
+
+
+class MapArchive:
+    """Maps and numbers of many images; a mapping from image id to `Explained`.
+
+    Safe to read from several threads.
+
+    Args:
+        location: its folder, or the URL of a bucket and prefix such as "s3://bucket/maps".
+
+    Raises:
+        IntegrityError: there is no archive, or its description is damaged.
+    """
+
+    def __init__(self, location: str | Path | Store) -> None:
+        self.store = location if isinstance(location, Store) else Store.open(location)
+        if not self.store.exists(KEY):
+            raise IntegrityError(f"{self.store.url} holds no archive of maps (no {KEY}); explain attribute makes one")
+        self.job = Job.from_bytes(self.store.read(KEY), self.store.name(KEY))
+        self.manifest = Manifest(self.store, self.job.manifest)
+        self._files: OrderedDict[int, MapsFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, location: str | Path | Store) -> "MapArchive":
+        """The archive at a location; see the class."""
+        return cls(location)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.models)
+        return f"MapArchive({self.store.url!r}: {len(self)} images, models {names}, methods {', '.join(self.methods)})"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return tuple(facts.name for facts in self.job.models)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods."""
+        return self.job.method_names
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that targets and predictions count: the first model's."""
+        return self.job.models[0].class_names
+
+    # ---- images
+
+    def __len__(self) -> int:
+        """Images in all, also those that are not computed yet."""
+        return self.job.manifest.count
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._index.row_of(name) is not None
+
+    def __getitem__(self, name: str) -> Explained:
+        """One image by its id.
+
+        Raises:
+            UnknownNameError: no such image, or its shard is not computed yet.
+            IntegrityError: its shard is damaged.
+        """
+        row = self._index.row_of(name)
+        if row is None:
+            raise UnknownNameError(f"no image {name!r} in {self.store.url}; its ids are like {next(self.ids())!r}")
+        return self.at(row)
+
+    def at(self, row: int) -> Explained:
+        """One image by its row in the manifest; raises as the index by id does."""
+        if not 0 <= row < len(self):
+            raise UnknownNameError(f"expected a row from 0 to {len(self) - 1}, got {row}")
+        shard, inner = divmod(row, self.job.manifest.shard_size)
+        return Explained(self, row, self._maps_of(shard).row(inner))
+
+    def __iter__(self) -> Iterator[Explained]:
+        """The images of every committed shard, in the order of the manifest."""
+        for shard in self.committed():
+            for inner in range(self.job.manifest.size(shard)):
+                yield self.at(self.job.manifest.first_row(shard) + inner)
+
+    def ids(self) -> Iterator[str]:
+        """Every image's id, in the order of the manifest."""
+        return (name for _, names in self.manifest.ids() for name in names)
+
+    def _maps_of(self, shard: int) -> MapsFile:
+        with self._lock:
+            found = self._files.pop(shard, None)
+            if found is None:
+                found = self._open_maps(shard)
+            self._files[shard] = found
+            while len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)
+            return found
+
+    def _open_maps(self, shard: int) -> MapsFile:
+        receipt = self.receipt(shard)
+        name = key(MAPS, shard)
+        found = MapsFile.open(self.store.stream(name), receipt.maps, self.store.name(name))
+        if found.count != receipt.count or found.columns != self.job.columns:
+            raise IntegrityError(f"{self.store.name(name)} holds other maps than the job says; explain archive verify")
+        return found
+
+    # ---- shards
+
+    def receipt(self, shard: int) -> Receipt:
+        """What vouches for a shard.
+
+        Raises:
+            UnknownNameError: the shard is not committed.
+            IntegrityError: the receipt is damaged, or belongs to another shard or job.
+        """
+        name = key(RECEIPTS, shard)
+        if not self.store.exists(name):
+            raise UnknownNameError(f"shard {shard} of {self.store.url} is not computed yet; run the same "
+                                   "`explain attribute` again to continue")  # fmt: skip
+        receipt = Receipt.from_bytes(self.store.read(name), self.store.name(name))
+        expected = (shard, self.job.manifest.first_row(shard), self.job.manifest.size(shard), self.job.sha256)
+        found = (receipt.shard, receipt.first_row, receipt.count, receipt.job)
+        if found != expected:
+            raise IntegrityError(f"{self.store.name(name)} is the receipt of another shard or job: expected (shard, "
+                                 f"first row, images, job) {expected}, got {found}")  # fmt: skip
+        return receipt
+
+    def committed(self) -> list[int]:
+        """Numbers of the shards that have a receipt."""
+        found = (shard_of(name) for name in self.store.list(RECEIPTS))
+        return sorted(shard for shard in found if shard is not None and shard < self.job.manifest.shards)
+
+    def pending(self) -> Iterator[int]:
+        """Numbers of the shards that have none."""
+        there = set(self.committed())
+        return (shard for shard in range(self.job.manifest.shards) if shard not in there)
+
+    def receipts(self) -> Iterator[Receipt]:
+        """The receipts of the committed shards, in order."""
+        return map(self.receipt, self.committed())
+
+    @property
+    def finished(self) -> Finished | None:
+        """What came out, when every shard is committed.
+
+        Raises:
+            IntegrityError: it is damaged, or another job's.
+        """
+        if not self.store.exists(FINISHED):
+            return None
+        found = Finished.from_bytes(self.store.read(FINISHED), self.store.name(FINISHED))
+        if found.job != self.job.sha256:
+            raise IntegrityError(f"{self.store.name(FINISHED)} is another job's; explain archive verify")
+        return found
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 over what the receipts vouch for; equal for two runs of one job that are equally far."""
+        return sha256_json([receipt.content for receipt in self.receipts()])
+
+    # ---- numbers
+
+    @cached_property
+    def table(self) -> duckdb.DuckDBPyRelation:
+        """One row per image of the committed shards, to filter, sort and join; see `explain.batch.numbers`.
+
+        Pages are checked as they are read. Read again from a new MapArchive when shards were added.
+        """
+        # the connection must live as long as the relation, and one relation serves one thread at a time
+        self._connection = duckdb.connect()
+        self._connection.register("images", self._dataset)
+        return self._connection.table("images")
+
+    @cached_property
+    def _dataset(self) -> ds.Dataset:
+        checked = ds.ParquetFileFormat(
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        )
+        names = self._table_files() or [key(METRICS, shard) for shard in self.committed()]
+        if not names:
+            raise InputError(f"no shard of {self.store.url} is computed yet; run the same `explain attribute` again")
+        return self.store.dataset(names, checked)
+
+    def _table_files(self) -> list[str]:
+        """The joined table that a finished archive has; it is the same rows in fewer files."""
+        finished = self.finished
+        return [] if finished is None else [name for name in sorted(finished.tables) if self.store.exists(name)]
+
+    def to_arrow(self) -> pa.Table:
+        """The table of numbers in memory, as Arrow."""
+        return self._dataset.to_table()
+
+    def to_pandas(self) -> Any:
+        """The table of numbers in memory, as a pandas DataFrame."""
+        return self.to_arrow().to_pandas()
+
+    def to_torch(self, model: str, method: str) -> Any:
+        """The maps of one model and method as a torch Dataset; see `explain.archive.torch_dataset`."""
+        from explain.archive.torch_dataset import TorchMaps
+
+        return TorchMaps(self, model, method)
+
+    def metrics_of(self, row: int) -> dict[str, Any]:
+        """The numbers of one image, by its row in the manifest."""
+        shard, inner = divmod(row, self.job.manifest.shard_size)
+        found: dict[str, Any] = self.metrics_table(shard).slice(inner, 1).to_pylist()[0]
+        return found
+
+    def metrics_table(self, shard: int) -> pa.Table:
+        """The numbers of one shard, checked whole.
+
+        Raises:
+            UnknownNameError: it is not computed yet.
+            IntegrityError: it is damaged.
+        """
+        name = key(METRICS, shard)
+        data = self.store.read(name)
+        self.receipt(shard).metrics.check(data, self.store.name(name))
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+
+    # ---- index, events
+
+    @cached_property
+    def _index(self) -> Index:
+        facts = self.job.manifest
+        folder = self.store.folder
+        kept = cache_folder("archives") / f"{hashlib.sha256(self.store.url.encode()).hexdigest()[:32]}.sqlite"
+        path = kept if folder is None else folder / "index.sqlite"
+        return Index.open(path, facts.ids_sha256, self.manifest.ids)
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Add a line to the log of events, where the archive is a folder."""
+        if self.store.folder is not None:
+            with open(self.store.folder / EVENTS, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"event": event} | facts, allow_nan=False) + "\n")
