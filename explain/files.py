@@ -6,6 +6,7 @@ Everything is written under a temporary name, flushed to the disk and renamed, s
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -86,14 +87,41 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        IntegrityError: the file is missing or is not JSON.
+        IntegrityError: the file is missing or is not JSON; see `parse_json`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise IntegrityError(f"{path} is missing; the folder is not complete") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise IntegrityError(f"{path} is not valid JSON ({error}); it was changed or cut short") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of a JSON text from anywhere: what `write_json` could not have written is refused here, once.
+
+    Args:
+        text: the JSON.
+        what: where it comes from, for the message.
+
+    Raises:
+        IntegrityError: not JSON, NaN or a number beyond floating point, half a character, or nested too deep.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if "\\u" in text:  # an escape may be half of a character, which no file, hash or page can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{what} is not valid JSON ({error}); it was changed or cut short") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return number
 
 
 def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -112,8 +140,18 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read Parquet whose pages have checksums, and check them."""
-    return pq.read_table(path, page_checksum_verification=True)
+    """Read Parquet whose pages have checksums, and check them.
+
+    Raises:
+        IntegrityError: the file is missing, cut short, damaged or not Parquet.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} is missing; the folder is not complete") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise IntegrityError(f"{path} is not a readable Parquet file ({said}); it was changed or cut short") from None
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -142,3 +180,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise IntegrityError(f"{path} is missing; the folder is not complete") from None
     except (SafetensorError, OSError) as error:
         raise IntegrityError(f"{path} is not a readable safetensors file ({error})") from None
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file of a model's weights, as `read_tensors`, and check that they can be weights.
+
+    Raises:
+        IntegrityError: as in `read_tensors`, or a tensor is not of real floating-point numbers, all finite.
+    """
+    tensors, metadata = read_tensors(path)
+    for name, value in tensors.items():
+        if value.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+            raise IntegrityError(f"{path}: tensor {name!r} is of type {value.dtype}; weights are real numbers of 16, "
+                                 "32 or 64 bits")  # fmt: skip
+        if not torch.isfinite(value).all():
+            raise IntegrityError(f"{path}: tensor {name!r} holds NaN or infinite values; train or export it again")
+    return tensors, metadata

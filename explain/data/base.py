@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
+
+from pydantic import Field, ValidationError, model_validator
 
 from explain.data.names import from_printable, printable
-from explain.errors import DatasetError, UnknownNameError
+from explain.errors import DatasetError, IntegrityError, UnknownNameError
 from explain.files import sha256_json
+from explain.record import Record
 from explain.registry import Registry
 
 
@@ -157,19 +160,78 @@ class Dataset:
         }  # fmt: skip
 
     @classmethod
-    def from_manifest(cls, manifest: dict[str, Any]) -> "Dataset":
-        """The data set a manifest describes, without touching the images; one without parts may not name them."""
+    def from_manifest(cls, manifest: Any) -> "Dataset":
+        """The data set a manifest describes, without touching the images; one without parts may not name them.
+
+        Paths may lie anywhere on this machine and are not covered by the fingerprint: whoever uses the data set opens
+        them as images, by `explain.data.decode`, and as nothing else.
+
+        Raises:
+            IntegrityError: it is not what `manifest` gives, or ids, hashes, labels or classes are not those of its
+                fingerprint.
+        """
+        try:
+            record = _Manifest.model_validate(manifest)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "a data set"
+            raise IntegrityError(f"the record of a data set is damaged: {where}: {first['msg']}") from None
         samples = tuple(
-            Sample(row["id"], _path(row["path"]), row["label"], row["sha256"],
-                   None if row["mask"] is None else _path(row["mask"]), tuple(row["flags"]))
-            for row in manifest["samples"]
+            Sample(row.id, _path(row.path), row.label, row.sha256, None if row.mask is None else _path(row.mask),
+                   row.flags)
+            for row in record.samples
         )  # fmt: skip
-        rejected = tuple(
-            Rejected(_path(row["path"]), row["reason"], row["detail"]) for row in manifest["rejected"]
-        )
-        parts = {part: tuple(ids) for part, ids in manifest.get("parts", {}).items()}
-        return cls(manifest["name"], _path(manifest["root"]), tuple(manifest["class_names"]), samples,
-                   rejected, manifest["source"], manifest["licence"], parts)  # fmt: skip
+        rejected = tuple(Rejected(_path(row.path), row.reason, row.detail) for row in record.rejected)
+        try:
+            dataset = cls(record.name, _path(record.root), record.class_names, samples, rejected, record.source,
+                          record.licence, record.parts)  # fmt: skip
+        except DatasetError as error:
+            raise IntegrityError(f"the record of a data set is damaged: {error}") from None
+        if dataset.fingerprint != record.fingerprint:
+            raise IntegrityError(
+                f"the record of data set {printable(record.name)!r} was changed: its images have the fingerprint "
+                f"{dataset.fingerprint[:16]}…, recorded was {printable(record.fingerprint[:16])}…"
+            )
+        return dataset
+
+
+class _SampleRow(Record):
+    id: str
+    path: str
+    label: int = Field(ge=0)
+    sha256: str
+    mask: str | None
+    flags: tuple[str, ...]
+
+
+class _RejectedRow(Record):
+    path: str
+    reason: str
+    detail: str
+
+
+class _Manifest(Record):
+    """What `Dataset.manifest` writes."""
+
+    name: str
+    root: str
+    source: str
+    licence: str
+    class_names: tuple[str, ...]
+    fingerprint: str
+    samples: tuple[_SampleRow, ...]
+    rejected: tuple[_RejectedRow, ...]
+    parts: dict[str, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        ids = {row.id for row in self.samples}
+        if len(ids) != len(self.samples):
+            raise ValueError(f"{len(self.samples) - len(ids)} ids are there more than once")
+        wrong = [row.id for row in self.samples if row.label >= len(self.class_names)]
+        if wrong:
+            raise ValueError(f"{len(wrong)} labels are of no class, first that of {wrong[0]!r}")
+        return self
 
 
 def _path(text: str) -> Path:

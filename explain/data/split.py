@@ -42,22 +42,29 @@ class Split:
                 "test": list(self.test)}  # fmt: skip
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Split":
+    def from_json(cls, record: Any) -> "Split":
         """Read what `to_json` wrote.
 
         Raises:
             IntegrityError: a part is missing, or the lists are not those the hash was made of.
         """
         try:
-            split = cls(tuple(record["train"]), tuple(record["val"]), tuple(record["test"]), record["seed"])
-            recorded = record["hash"]
-        except (KeyError, TypeError) as error:
+            parts = {part: _id_list(record[part]) for part in PARTS}
+            seed, recorded = int(record["seed"]), record["hash"]
+        except (KeyError, TypeError, ValueError) as error:
             what = f"a split needs seed, hash, train, val and test; {error} is missing or wrong"
             raise IntegrityError(what) from None
+        split = cls(**parts, seed=seed)
         if recorded != split.hash:
             made_of = str(recorded)[:16]
             raise IntegrityError(f"the split's lists hash to {split.hash[:16]}…, recorded was {made_of}…")
         return split
+
+
+def _id_list(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError("a list of image ids")
+    return tuple(value)
 
 
 def make_split(

@@ -25,7 +25,7 @@ from explain.tuning.base import TUNINGS
 MAX_TRAINED_SHARE = 0.2
 """What trains more of a model than this is a model of its own, not a prompt on a shared backbone."""
 
-PROMPTS = re.compile(r"vit\.blocks\.([0-9]+)\.prompts")
+PROMPTS = re.compile(r"vit\.blocks\.([0-9]{1,4})\.prompts")
 HEAD = re.compile(r"vit\.(head|head_dist)\.(weight|bias)")
 
 SAID = frozenset({"owner", "purpose", "approver", "metrics", "parent", "created"})
@@ -159,12 +159,17 @@ def check_weights(card: Card, tensors: Mapping[str, Tensor]) -> None:
         if block and int(block[1]) >= card.depth:
             raise IntegrityError(f"the card says depth {card.depth}, the weights hold prompts for block {block[1]}; "
                                  "they belong to another backbone")  # fmt: skip
+        if tensor.ndim != (1 if head and head[2] == "bias" else 2) and (block or head):
+            raise IntegrityError(f"{name} has the shape {tuple(tensor.shape)}; the weights were changed")
         if (block or (head and head[2] == "weight")) and tensor.shape[-1] != card.width:
             raise IntegrityError(f"the card says width {card.width}, {name} is {tensor.shape[-1]} wide; "
                                  "the weights belong to another backbone")  # fmt: skip
         if head and tensor.shape[0] != len(card.class_names):
             raise IntegrityError(f"the card names {len(card.class_names)} classes, the head has {tensor.shape[0]} "
                                  "outputs; card and weights do not belong together")  # fmt: skip
+        if block and tensor.shape[0] != card.tuning_options.get("num_tokens", tensor.shape[0]):
+            raise IntegrityError(f"the card says {card.tuning_options['num_tokens']} prompts per block, {name} holds "
+                                 f"{tensor.shape[0]}; card and weights do not belong together")  # fmt: skip
 
 
 def check_fits(card: Card, vit: VisionTransformer, backbone: BackboneCard) -> None:
@@ -188,3 +193,6 @@ def check_fits(card: Card, vit: VisionTransformer, backbone: BackboneCard) -> No
     if wrong:
         raise IntegrityError(f"prompt {card.name!r} was trained on another backbone than {backbone.spec!r}: "
                              f"{'; '.join(wrong)}. Use {card.backbone.spec!r} as it was in training")  # fmt: skip
+    if card.image_size < 1 or card.image_size % card.patch_size[0]:
+        raise IntegrityError(f"the card of {card.name!r} says images of {card.image_size} pixels, which is no multiple "
+                             f"of its patch of {card.patch_size[0]}; the card was changed")  # fmt: skip

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from explain.errors import ExplainError, IntegrityError
 from explain.files import read_json, sha256_json, write_json
@@ -37,7 +37,7 @@ class Version(Record):
     """One version: its number in this store, its id, and the hash of its card with everything in it."""
 
     number: int
-    id: str
+    id: str = Field(pattern="^[0-9a-f]{64}$")  # also the name of a folder
     card_sha256: str
 
 
@@ -131,9 +131,7 @@ class History(Record):
         criteria = [entry.after for entry in self.log if entry.what == "criteria"]
         if (criteria[-1] if criteria else "") != "; ".join(self.criteria):
             found.append("the criteria are not those the log says")
-        known = {version.id for version in self.versions}
-        lost = sorted({*self.tags.values(), *self.aliases.values()} - known)
-        return found + [f"a tag or alias points at {id[:12]}…, which is no version of it" for id in lost]
+        return found
 
 
 def account() -> str:
@@ -148,7 +146,7 @@ def read_history(folder: Path, name: str) -> History | None:
     """The history of a name, or None when there is none.
 
     Raises:
-        IntegrityError: the file is no history, or one of another name.
+        IntegrityError: the file is no history, one of another name, or one of labels without versions.
     """
     path = _path(folder, name)
     if not path.is_file():
@@ -160,6 +158,11 @@ def read_history(folder: Path, name: str) -> History | None:
         raise IntegrityError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if history.name != name:
         raise IntegrityError(f"{path} is the history of {history.name!r}; restore the file from a backup")
+    known = {version.id for version in history.versions}
+    lost = sorted({*history.tags.values(), *history.aliases.values()} - known)
+    if lost or not known:
+        wrong = f"a tag or alias points at {ascii(lost[0][:12])}…, which is no version of it" if lost else "no version"
+        raise IntegrityError(f"{path}: {wrong}; restore the file from a backup")
     return history
 
 

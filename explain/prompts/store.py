@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from explain.errors import InputError, IntegrityError, UnknownNameError
-from explain.files import read_tensors, sha256_file, write_atomically, write_json
+from explain.files import read_weights, sha256_file, write_atomically, write_json
 from explain.prompts.card import SAID, Card, card_of, check_weights
 from explain.prompts.history import Event, History, Version, change_history, read_history
 from explain.prompts.naming import (
@@ -29,7 +29,17 @@ from explain.prompts.naming import (
     is_prefix,
     parse_reference,
 )
-from explain.prompts.stored import CARD, FILES, PREDICTIONS, WEIGHTS, Stored, check_files, read_card, write_predictions
+from explain.prompts.stored import (
+    CARD,
+    FILES,
+    PREDICTIONS,
+    WEIGHTS,
+    Stored,
+    check_files,
+    read_card,
+    read_predictions,
+    write_predictions,
+)
 from explain.training.run import Run
 
 
@@ -181,7 +191,8 @@ class PromptStore:
             IntegrityError: the files are not those of the card.
         """
         check_files(folder, card)
-        check_weights(card, read_tensors(folder / WEIGHTS)[0])
+        check_weights(card, read_weights(folder / WEIGHTS)[0])
+        read_predictions(folder / PREDICTIONS, len(card.class_names))
 
         def change(history: History | None) -> History:
             history = history or History(name=card.name)
@@ -303,8 +314,9 @@ class PromptStore:
             problems += [f"names/{name}.json: {problem}" for problem in history.problems()]
             for version in history.versions:
                 try:
-                    tensors = self.at(name, version).tensors()
-                    check_weights(read_card(self.objects / version.id), tensors)
+                    stored = self.at(name, version)
+                    check_weights(stored.card, stored.tensors())
+                    stored.predictions()
                 except IntegrityError as error:
                     problems.append(f"{name}@v{version.number}: {error}")
         return problems

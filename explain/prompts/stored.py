@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from explain.errors import IntegrityError
-from explain.files import read_json, read_tensors, sha256_file, write_tensors
+from explain.files import parse_json, read_json, read_tensors, read_weights, sha256_file, write_tensors
 from explain.prompts.card import Card
 from explain.prompts.history import Version
 from explain.training.run import Predictions
@@ -31,10 +31,10 @@ class Stored:
         """The trained weights by name.
 
         Raises:
-            IntegrityError: the file is not the one its card recorded.
+            IntegrityError: the file is not the one its card recorded, or holds no weights.
         """
         check_files(self.folder, self.card)
-        return read_tensors(self.folder / WEIGHTS)[0]
+        return read_weights(self.folder / WEIGHTS)[0]
 
     def predictions(self) -> Predictions:
         """The answers on the test images.
@@ -43,9 +43,7 @@ class Stored:
             IntegrityError: the file is not the one its card recorded.
         """
         check_files(self.folder, self.card)
-        tensors, notes = read_tensors(self.folder / PREDICTIONS)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return Predictions(json.loads(notes["ids"]), arrays["labels"], arrays["classes"], arrays["probabilities"])
+        return read_predictions(self.folder / PREDICTIONS, len(self.card.class_names))
 
 
 def read_card(folder: Path) -> Card:
@@ -80,3 +78,25 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
                "probabilities": predictions.probabilities}  # fmt: skip
     write_tensors(path, {name: torch.from_numpy(array.copy()) for name, array in tensors.items()},
                   {"ids": json.dumps(predictions.ids, ensure_ascii=False)})  # fmt: skip
+
+
+def read_predictions(path: Path, classes: int) -> Predictions:
+    """Read what `write_predictions` wrote of a model with so many classes.
+
+    Raises:
+        IntegrityError: no label, class and probabilities of every image.
+    """
+    tensors, notes = read_tensors(path)
+    ids = parse_json(notes.get("ids", "null"), f"the list of images in {path}")
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise IntegrityError(f"{path} does not name its images; restore it from a backup or from an export")
+    found = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
+    wanted = {"labels": (torch.int64, (len(ids),)), "classes": (torch.int64, (len(ids),)),
+              "probabilities": (torch.float32, (len(ids), classes))}  # fmt: skip
+    if found != wanted:
+        raise IntegrityError(f"{path} holds {found}, expected {wanted}; restore it from a backup or from an export")
+    chosen = torch.cat([tensors["labels"], tensors["classes"]])
+    if ((chosen < 0) | (chosen >= classes)).any() or not torch.isfinite(tensors["probabilities"]).all():
+        raise IntegrityError(f"{path} holds labels or probabilities that are of none of {classes} classes; restore it "
+                             "from a backup or from an export")  # fmt: skip
+    return Predictions(ids, *(tensors[name].numpy() for name in ("labels", "classes", "probabilities")))

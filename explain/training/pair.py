@@ -160,13 +160,29 @@ class MatchedPair:
 
     @cached_property
     def data(self) -> Dataset:
-        """The data set as it was when the pair was trained."""
-        return Dataset.from_manifest(read_json(self.path / "dataset.json"))
+        """The data set as it was when the pair was trained.
+
+        Raises:
+            IntegrityError: `dataset.json` is damaged, or not about the images that the runs were trained on.
+        """
+        data = Dataset.from_manifest(read_json(self.path / "dataset.json"))
+        if data.fingerprint != self.vpt.manifest.data_fingerprint:
+            raise IntegrityError(f"{self.path / 'dataset.json'} is about other images than the runs beside it; restore "
+                                 "it from a backup, or train the pair again")  # fmt: skip
+        return data
 
     @cached_property
     def split(self) -> Split:
-        """Which images were for training, validation and test."""
-        return Split.from_json(read_json(self.path / "split.json"))
+        """Which images were for training, validation and test.
+
+        Raises:
+            IntegrityError: `split.json` is damaged, or not the split that the runs were trained by.
+        """
+        split = Split.from_json(read_json(self.path / "split.json"))
+        if split.hash != self.vpt.manifest.split_hash:
+            raise IntegrityError(f"{self.path / 'split.json'} is another split than that of the runs beside it; "
+                                 "restore it from a backup, or train the pair again")  # fmt: skip
+        return split
 
     @cached_property
     def test(self) -> Dataset:

@@ -21,14 +21,14 @@ from pydantic import ValidationError
 from explain.attribution import Array
 from explain.backbone import BackboneCard
 from explain.errors import IntegrityError
-from explain.files import read_json, read_table, read_tensors, sha256_file, write_table
+from explain.files import parse_json, read_json, read_table, read_weights, sha256_file, write_table
 from explain.model import TunedModel
 from explain.record import Record
 from explain.training.course import Course
 from explain.training.recipe import Recipe, Value
 from explain.training.trial import Trial as Trial
 from explain.training.trial import best_trial
-from explain.tuning.base import tune
+from explain.tuning.base import TUNINGS, tune
 
 HASHED = ("recipe.json", "history.jsonl", "weights.safetensors", "predictions.parquet")
 
@@ -120,6 +120,10 @@ class RunManifest(Record):
         return best_trial(list(self.trials))
 
 
+COLUMNS = {"id": pa.string(), "label": pa.int64(), "prediction": pa.int64(), "probabilities": pa.list_(pa.float32())}
+"""Columns of a run's answers."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """A run's answers on the test images: ids (n), labels (n,), classes (n,), probabilities (n, K)."""
@@ -143,11 +147,35 @@ class Predictions:
         write_table(table, path)
 
     @classmethod
-    def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote."""
+    def load(cls, path: Path, classes: int | None = None) -> "Predictions":
+        """Read what `save` wrote.
+
+        Args:
+            path: the file.
+            classes: K; None for as many as the first image has.
+
+        Raises:
+            IntegrityError: not Parquet, other columns, or no label, class and probabilities of every image.
+        """
         table = read_table(path)
-        probabilities = np.array(table["probabilities"].to_pylist(), dtype=np.float32)
-        return cls(table["id"].to_pylist(), table["label"].to_numpy(), table["prediction"].to_numpy(), probabilities)
+        found = list(zip(table.schema.names, table.schema.types, strict=True))
+        if found != list(COLUMNS.items()) or any(column.null_count for column in table.columns):
+            columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+            raise IntegrityError(f"{path} holds other columns than predictions; expected {columns}, without gaps")
+        try:
+            ids = table["id"].to_pylist()
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{path} holds an id that is no text ({error})") from None
+        rows = table["probabilities"].combine_chunks()
+        widths, numbers = rows.value_lengths().to_numpy(zero_copy_only=False), rows.flatten()
+        wanted = classes or int(widths[0] if len(widths) else 1)
+        labels, answers = table["label"].to_numpy(), table["prediction"].to_numpy()
+        inside = all(((part >= 0) & (part < wanted)).all() for part in (labels, answers))
+        probabilities = numbers.to_numpy(zero_copy_only=False)
+        if not inside or (widths != wanted).any() or not np.isfinite(probabilities).all():
+            raise IntegrityError(f"{path} is not about {wanted} classes: expected labels and predictions of 0 to "
+                                 f"{wanted - 1}, and {wanted} finite probabilities for every image")  # fmt: skip
+        return cls(ids, labels, answers, np.array(probabilities.reshape(-1, wanted)))
 
 
 @dataclass(frozen=True)
@@ -178,9 +206,12 @@ class Run:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise IntegrityError(f"{folder}/manifest.json: {field}: {first['msg']}") from None
+        strange, lacking = sorted(manifest.files.keys() - set(HASHED)), sorted(set(HASHED) - manifest.files.keys())
+        if strange:
+            raise IntegrityError(f"{folder}/manifest.json names a file that no run has: {strange[0]!r}")
+        if lacking:
+            raise IntegrityError(f"{folder}/manifest.json has no hash of {', '.join(lacking)}; train the run again")
         for name, expected in manifest.files.items():
-            if name not in HASHED:
-                raise IntegrityError(f"{folder}/manifest.json names a file that no run has: {name!r}")
             if not (folder / name).is_file() or sha256_file(folder / name) != expected:
                 raise IntegrityError(f"{folder / name} is missing or changed since training; train the run again")
         return cls(folder, manifest)
@@ -192,25 +223,39 @@ class Run:
 
     @cached_property
     def history(self) -> list[Epoch]:
-        """One record per epoch."""
-        lines = (self.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
-        return [Epoch.model_validate_json(line) for line in lines]
+        """One record per epoch.
+
+        Raises:
+            IntegrityError: a line that is no record of an epoch.
+        """
+        path = self.path / "history.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"{path} is not UTF-8 ({error}); train the run again") from None
+        values = [parse_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+        try:
+            return [Epoch.model_validate(value) for value in values]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise IntegrityError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     @cached_property
     def predictions(self) -> Predictions:
         """The answers on the test images."""
-        return Predictions.load(self.path / "predictions.parquet")
+        return Predictions.load(self.path / "predictions.parquet", len(self.manifest.class_names))
 
     @cached_property
     def model(self) -> TunedModel:
         """The trained model on the CPU, in evaluation mode, built on the first use."""
         manifest = self.manifest
         options: dict[str, Any] = dict(manifest.tuning_options)
+        TUNINGS.create(manifest.tuning, **options)  # a manifest gives options of its tuning, no other arguments
         model = tune(
             manifest.backbone.spec, manifest.tuning, class_names=manifest.class_names,
             image_size=manifest.image_size, expect_sha256=manifest.backbone.sha256, **options,
         )  # fmt: skip
-        tensors, _ = read_tensors(self.path / "weights.safetensors")
+        tensors, _ = read_weights(self.path / "weights.safetensors")
         model.load_trained(tensors)
         return model.eval()
 
