@@ -179,18 +179,12 @@ def _open_pair(folder: str, stamps: tuple[tuple[str, int], ...]) -> Opened:
 
 def load_model(run: Run) -> TunedModel:
     """A run's model on the CPU, built once for all sessions."""
-    return _load_model(run, run_key(run))
+    return _load_model(run, run.manifest.identity)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _load_model(_run: Run, key: str) -> TunedModel:
     return _run.model
-
-
-def run_key(run: Run) -> str:
-    """What a run's maps depend on: backbone, tuning and trained weights."""
-    manifest = run.manifest
-    return f"{manifest.backbone.sha256}:{manifest.arm_hash}:{manifest.files['weights.safetensors']}"
 
 
 def find_maps(
@@ -207,7 +201,7 @@ def find_maps(
     """
     # one entry for every target, where the target makes no difference
     asked = target if METHODS[method].class_specific else None
-    key = (run_key(run), sample.id, sample.sha256)
+    key = (run.manifest.identity, sample.id, sample.sha256)
     try:
         return _find_maps(run, sample, key, method, asked, dict(options or {}))
     except ExplainError as error:
@@ -224,7 +218,7 @@ def _find_maps(
 
 def load_pixels(run: Run, sample: Sample) -> Array:
     """An image as a run's model sees it, uint8 (H, W, 3)."""
-    return _load_pixels(run, sample, (run_key(run), sample.id, sample.sha256))
+    return _load_pixels(run, sample, (run.manifest.identity, sample.id, sample.sha256))
 
 
 @st.cache_data(max_entries=200, show_spinner=False)

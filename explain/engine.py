@@ -32,6 +32,10 @@ PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat1
 TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2}
 """Relative error of a map that the precision alone implies; recorded with every result."""
 
+PROVENANCE = ("tuning", "tuning_options", "backbone", "device", "dtype", "precision", "tolerance", "memory_budget",
+              "batch_size", "elapsed_s", "versions")  # fmt: skip
+"""What the provenance of every attribution says; what else it says are notes of the method."""
+
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 

@@ -63,6 +63,7 @@ class ModelFacts(Record):
         grid: rows and columns (h, w) of its patch grid.
         backbone: where the backbone comes from, when that is known.
         run: folder of the trained run, which may move: the hash says what the model is; None for one given from Python.
+        run_identity: what tells the trained run from every other, `RunManifest.identity`; None without a run.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ModelFacts(Record):
     grid: tuple[int, int]
     backbone: str | None
     run: str | None
+    run_identity: str | None
 
     @field_validator("name")
     @classmethod
@@ -92,6 +94,7 @@ class MapFacts(Record):
         shape: (h, w) of a map.
         on_grid: the map lies on the patch grid; else in pixels.
         numbers: what the method measures beside the map, one number per image, such as "completeness_gap".
+        notes: what it chose that its options do not show, such as the layer.
     """
 
     model: str
@@ -99,6 +102,7 @@ class MapFacts(Record):
     shape: tuple[int, int]
     on_grid: bool
     numbers: tuple[str, ...]
+    notes: dict[str, Value]
 
 
 class Job(Sealed):
@@ -143,7 +147,7 @@ class Job(Sealed):
         """What decides the numbers, as plain data; where a model lies and the libraries' versions do not."""
         own = {"format", "manifest", "methods", "targets", "store_maps", "precision"}
         whole = self.model_dump(mode="json", include=own)
-        models = {facts.name: facts.model_dump(mode="json", exclude={"name", "run"}) for facts in self.models}
+        models = {facts.name: facts.model_dump(mode="json", exclude={"name", "run", "run_identity"}) for facts in self.models}
         return whole | {"models": models, "class_names": list(self.data.class_names)}
 
     @cached_property

@@ -12,6 +12,7 @@ from explain.archive.store import Store
 from explain.attribution import Attribution
 from explain.batch.loading import read_image
 from explain.batch.numbers import table_schema
+from explain.engine import PROVENANCE
 
 TRIAL_IMAGES = 4
 LOOKED_AT = 64
@@ -41,6 +42,7 @@ def map_facts(model: str, maps: Mapping[str, Attribution]) -> list[MapFacts]:
             model=model, method=method, shape=(found.values.shape[1], found.values.shape[2]),
             on_grid=found.values.shape[1:] != found.image_size,
             numbers=tuple(sorted(name for name, values in found.extras.items() if values.ndim == 1)),
+            notes={name: value for name, value in sorted(found.provenance.items()) if name not in PROVENANCE},
         )
         for method, found in maps.items()
     ]  # fmt: skip

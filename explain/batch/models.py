@@ -81,14 +81,16 @@ def _single(name: str, value: Any) -> Source:
 
 def model_facts(name: str, source: Source, model: TunedModel) -> ModelFacts:
     """What an archive records of a model."""
-    run = None if source.run is None else str(source.run.resolve())
+    run = None if source.run is None else Run.load(source.run)
     plain = {key: value if isinstance(value, str | int | float | bool | None) else str(value)
              for key, value in model.tuning_options.items()}  # fmt: skip
     grid = model.grid_for(torch.zeros(1, 3, *model.transform.size))
     return ModelFacts(
         name=name, sha256=model_sha256(model), tuning=model.tuning, tuning_options=plain, class_names=model.class_names,
         image_size=model.transform.size, grid=grid,
-        backbone=None if model.card is None else model.card.spec, run=run,
+        backbone=None if model.card is None else model.card.spec,
+        run=None if run is None else str(run.path.resolve()),
+        run_identity=None if run is None else run.manifest.identity,
     )  # fmt: skip
 
 

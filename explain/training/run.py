@@ -110,6 +110,11 @@ class RunManifest(Record):
         return self.files["weights.safetensors"]
 
     @property
+    def identity(self) -> str:
+        """What the model's answers depend on: backbone, tuning and trained weights."""
+        return f"{self.backbone.sha256}:{self.arm_hash}:{self.weights_sha256}"
+
+    @property
     def learning_rate(self) -> float:
         """The peak rate that the search chose."""
         return self.course.learning_rate
