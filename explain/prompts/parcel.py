@@ -5,11 +5,18 @@ the whole history goes, tags, aliases and log included; into one that does, only
 there is decided there. Nothing is taken in before all of it is checked.
 """
 
+import os
 import re
 import shutil
+import stat
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from explain.errors import InputError, IntegrityError
@@ -21,6 +28,15 @@ from explain.prompts.stored import CARD, FILES, Stored
 
 MAX_FILE_BYTES = 2**30
 """No prompt is so large; a zip file may unpack to anything."""
+
+MAX_BYTES, MAX_RATIO, FREE_BYTES = 2**33, 100, 2**26
+"""All files together, and that as a multiple of the zip file's size where it is more than a few prompts."""
+
+MAX_MEMBERS, MAX_PATH_BYTES, CHUNK_BYTES = 30_000, 200, 2**20
+"""Files of an export (10,000 versions), length of a path in it, and what is unpacked at once."""
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError,
+               LookupError, struct.error, OSError)  # fmt: skip
 
 _OBJECT_FILES = "|".join(map(re.escape, (CARD, *FILES)))
 _MEMBER = re.compile(rf"objects/[0-9a-f]{{64}}/({_OBJECT_FILES})|names/[^/\\]+\.json")
@@ -75,7 +91,8 @@ def import_parcel(store: PromptStore, source: str | Path, *, who: str | None = N
         The versions of the parcel, as they are in the store now.
 
     Raises:
-        IntegrityError: a path that leaves the folder, a file that is too large, a wrong hash, or a damaged history.
+        IntegrityError: a path that leaves the folder, a link, too many files or bytes, a wrong hash, or a damaged
+            history.
         InputError: a version that is there with other metadata, or other classes than the name's.
     """
     source = Path(source)
@@ -135,42 +152,101 @@ def object_copy(store: PromptStore, source: Path) -> Iterator[Path]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    for member, chunk in _chunks(archive):
+        target = folder / member
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "ab") as stream:
+            stream.write(chunk)
+
+
+def _chunks(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """(member, next part of it) of a zip file; what the file says of its sizes is not believed, the bytes are counted.
+
+    Raises:
+        InputError: there is no such file.
+        IntegrityError: not a zip file, or more than an export can be.
+    """
     try:
+        allowed = max(MAX_RATIO * archive.stat().st_size, FREE_BYTES)
         with zipfile.ZipFile(archive) as opened:
-            for member in opened.infolist():
-                if member.is_dir():
-                    continue
-                _check_member(member.filename, archive)
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            _check_members([member.filename for member in members], archive)
+            total = _Total(archive, min(allowed, MAX_BYTES))
+            for member in members:
+                _check_kind(member, archive)
                 with opened.open(member) as stream:
-                    content = stream.read(MAX_FILE_BYTES + 1)
-                if len(content) > MAX_FILE_BYTES:
-                    raise IntegrityError(f"{archive}: {member.filename} is larger than {MAX_FILE_BYTES:,} bytes; "
-                                         "that is no prompt")  # fmt: skip
-                target = folder / member.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
+                    size = 0
+                    while chunk := stream.read(CHUNK_BYTES):
+                        size += len(chunk)
+                        total.add(member.filename, size, len(chunk))
+                        yield member.filename, chunk
     except FileNotFoundError:
         raise InputError(f"there is no {archive}; expected what `explain prompts export` wrote") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except _ZIP_ERRORS as error:
         raise IntegrityError(f"{archive} is not a readable zip file ({error}); export it again") from None
 
 
+def _check_kind(member: zipfile.ZipInfo, archive: Path) -> None:
+    """Refuse links, devices, encryption and rare compressions, whose decoders have limits of nobody's choice."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    packed = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if kind not in (0, stat.S_IFREG) or member.flag_bits & 1 or not packed:
+        raise IntegrityError(f"{archive}: {ascii(member.filename)} is a link, encrypted or packed in an unusual way; "
+                             "expected plain files, nothing was taken in")  # fmt: skip
+
+
 def _copy_folder(source: Path, folder: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        member = path.relative_to(source).as_posix()
-        if path.is_symlink():
-            raise IntegrityError(f"{source}: {member!r} is a link; expected plain files, nothing was taken in")
-        if path.is_dir() or path.name.startswith("."):
-            continue
-        _check_member(member, source)
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise IntegrityError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes; that is no prompt")
+    found = list(islice(source.rglob("*"), 3 * MAX_MEMBERS))  # files and their folders; more is refused below
+    paths = [path for path in found if not path.name.startswith(".")]
+    links = [path for path in found if path.is_symlink()]
+    if links:
+        member = links[0].relative_to(source).as_posix()
+        raise IntegrityError(f"{source}: {ascii(member)} is a link; expected plain files, nothing was taken in")
+    members = {path.relative_to(source).as_posix(): path for path in sorted(paths) if not path.is_dir()}
+    _check_members(list(members), source)
+    total = _Total(source, MAX_BYTES)
+    for member, path in members.items():
+        if not path.is_file():
+            raise IntegrityError(f"{source}: {ascii(member)} is no plain file; nothing was taken in")
+        total.add(member, path.stat().st_size, path.stat().st_size)
         target = folder / member
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def _check_member(member: str, source: Path) -> None:
-    if _MEMBER.fullmatch(member) is None or ".." in member:
-        raise IntegrityError(f"{source} holds {ascii(member)}; expected only names/NAME.json and objects/ID/FILE, so "
-                             "nothing was taken in. Export it again, and trust no archive from elsewhere")  # fmt: skip
+@dataclass
+class _Total:
+    """What was unpacked so far, counted against what may be.
+
+    Args:
+        source: for the message.
+        allowed: bytes of all files together.
+    """
+
+    source: Path
+    allowed: int
+    bytes: int = 0
+
+    def add(self, member: str, size: int, more: int) -> None:
+        """Raise IntegrityError when a file of `size` bytes so far, `more` of them new, is over a limit."""
+        self.bytes += more
+        if size > MAX_FILE_BYTES:
+            raise IntegrityError(f"{self.source}: {member} is larger than {MAX_FILE_BYTES:,} bytes; that is no prompt")
+        if self.bytes > self.allowed:
+            raise IntegrityError(f"{self.source} unpacks to more than {self.allowed:,} bytes; that is no export, and "
+                                 "nothing was taken in")  # fmt: skip
+
+
+def _check_members(members: Sequence[str], source: Path) -> None:
+    """Raise IntegrityError unless the names are those of an export, each once."""
+    if len(members) > MAX_MEMBERS:
+        raise IntegrityError(f"{source} holds {len(members):,} files, an export at most {MAX_MEMBERS:,}; nothing was "
+                             "taken in")  # fmt: skip
+    for member in members:
+        if _MEMBER.fullmatch(member) is None or ".." in member or len(os.fsencode(member)) > MAX_PATH_BYTES:
+            raise IntegrityError(f"{source} holds {ascii(member[:300])}; expected only names/NAME.json and "
+                                 "objects/ID/FILE, so nothing was taken in. Export it again, and trust no archive from "
+                                 "elsewhere")  # fmt: skip
+    if len(set(members)) != len(members):
+        twice = next(name for name, count in Counter(members).items() if count > 1)
+        raise IntegrityError(f"{source} holds {ascii(twice)} more than once; nothing was taken in")
