@@ -14,11 +14,14 @@ from typing import Any
 FOLDER = Path(__file__).parent
 
 
-def command(run: Path, port: int | None = None, *, headless: bool = False) -> list[str]:
+def command(
+    run: Path, port: int | None = None, *, maps: str | None = None, headless: bool = False
+) -> list[str]:
     """The arguments that start the viewer on a run.
 
     Args:
         run: folder of a trained pair.
+        maps: an archive of maps, looked into before a map is computed; None for `maps` in the run's folder, if there.
         port: TCP port on the loopback address; None lets streamlit take the first free one from 8501.
         headless: True does not open a browser window.
 
@@ -27,7 +30,8 @@ def command(run: Path, port: int | None = None, *, headless: bool = False) -> li
     """
     extra = {"server.headless": headless} | ({} if port is None else {"server.port": port})
     return [sys.executable, "-m", "streamlit", "run", str(FOLDER / "main.py"),
-            *flags(settings() | extra), "--", str(Path(run).absolute())]  # fmt: skip
+            *flags(settings() | extra), "--", str(Path(run).absolute()),
+            *([] if maps is None else [f"--maps={maps}"])]  # fmt: skip
 
 
 def settings() -> dict[str, Any]:

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from explain.archive.archive import MapArchive
+from explain.archive.job import KEY as JOB
 from explain.attribution import Array, Attribution
 from explain.data.base import Sample
-from explain.engine import attribute, open_image
-from explain.errors import ExplainError, InputError, IntegrityError
+from explain.engine import attribute, open_image, recorded_options
+from explain.errors import ExplainError, InputError, IntegrityError, UnknownNameError
 from explain.i18n import LANGUAGES, Translator, translate
 from explain.methods.base import METHODS
 from explain.model import TunedModel
@@ -29,6 +31,10 @@ from explain.training.run import Predictions, Run
 
 RUN_VARIABLE = "EXPLAIN_RUN"
 DEFAULT_RUN = "runs/demo"
+MAPS = "maps"
+"""Folder of a run in which an archive of maps is found by itself."""
+MAPS_FLAG = "--maps="
+"""What an archive elsewhere is named by, behind the run."""
 
 SAMPLE, TARGET, OUTCOME, CLASS, LANG = "sample", "target", "outcome", "class", "lang"
 LINKED = (SAMPLE, TARGET, OUTCOME, CLASS, LANG)
@@ -99,6 +105,24 @@ def run_folder() -> Path:
     """The run's folder: behind `--` on the command line, else $EXPLAIN_RUN, else where the demo left it."""
     given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get(RUN_VARIABLE) or DEFAULT_RUN
     return Path(given)
+
+
+def open_archive() -> MapArchive | None:
+    """The archive of maps that the viewer was started with, or that lies in the run's folder; None when there is none.
+
+    Raises:
+        IntegrityError: its description is damaged, or there is none where one was named.
+    """
+    given = [word.removeprefix(MAPS_FLAG) for word in sys.argv[1:] if word.startswith(MAPS_FLAG)]
+    if given:
+        return _open_archive(given[0], 0)
+    inside = run_folder() / MAPS
+    return _open_archive(str(inside), (inside / JOB).stat().st_mtime_ns) if (inside / JOB).is_file() else None
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _open_archive(location: str, stamp: int) -> MapArchive:
+    return MapArchive(location)
 
 
 def open_pair() -> "Opened":
@@ -203,9 +227,33 @@ def find_maps(
     asked = target if METHODS[method].class_specific else None
     key = (run.manifest.identity, sample.id, sample.sha256)
     try:
+        kept = kept_map(open_archive(), run, sample, method, asked, dict(options or {}))
+        if kept is not None:
+            return kept
         return _find_maps(run, sample, key, method, asked, dict(options or {}))
     except ExplainError as error:
         return error
+
+
+def kept_map(
+    archive: MapArchive | None, run: Run, sample: Sample, method: str, target: int | None, options: Mapping[str, Any]
+) -> Attribution | None:
+    """The map as an archive keeps it; None unless it is of this run, image, target and exactly these options.
+
+    Raises:
+        IntegrityError: it is there but damaged; a damaged archive is said, not got round.
+    """
+    if archive is None or archive.job.methods.get(method) != recorded_options(METHODS.create(method, **options)):
+        return None
+    names = [facts.name for facts in archive.job.models if facts.run_identity == run.manifest.identity]
+    try:
+        found = archive[sample.id] if names else None
+    except UnknownNameError:  # another image, or its shard is not computed yet
+        return None
+    if found is None or names[0] not in found or found.entry.sha256 != sample.sha256:
+        return None
+    map_of_it = found[names[0]][method]
+    return None if target not in (None, map_of_it.target) else found.attribution(names[0], method)
 
 
 @st.cache_data(max_entries=600, show_spinner=False)

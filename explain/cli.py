@@ -123,14 +123,19 @@ def report(
 @app.command()
 def view(
     run: Annotated[Path, typer.Argument(help="Folder of a trained pair, such as runs/demo.")],
+    maps: Annotated[str | None, typer.Option(help="An archive that `explain attribute` made of the pair: its maps are "
+                                                  "shown without being computed; default: RUN/maps, if there.")] = None,
     port: Annotated[int | None, typer.Option(help="Port on this machine; default: a free one from 8501 on.")] = None,
 ) -> None:
     """Open the viewer on a pair: both models' maps side by side. It listens on this machine only."""
     from app.server import command
+    from explain.archive.archive import MapArchive
     from explain.training.pair import load_pair
 
     load_pair(run)  # a wrong folder is told here, not in the browser
-    raise typer.Exit(subprocess.run(command(run.resolve(), port)).returncode)
+    if maps is not None:
+        maps = MapArchive(maps).store.url
+    raise typer.Exit(subprocess.run(command(run.resolve(), port, maps=maps)).returncode)
 
 
 @backbones.command("list")

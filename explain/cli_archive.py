@@ -31,7 +31,8 @@ def attribute(
                                              "models then explain the same images.")],
     images: Annotated[list[str] | None, typer.Argument(help="Image files, folders of images, or a data set as in "
                                                             "`explain train`; none: those of --out.")] = None,
-    out: Annotated[str, typer.Option(help="Folder of the archive, or a URL such as s3://bucket/maps.")] = "maps",
+    out: Annotated[str | None, typer.Option(help="Folder of the archive, or a URL such as s3://bucket/maps; default: "
+                                                 "RUN/maps, where the viewer finds it.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="A name from `explain methods`; may be given several "
                                                              "times; default grad_cam, integrated_gradients and "
                                                              "attention_rollout.")] = None,
@@ -65,15 +66,16 @@ def attribute(
     with a reason, and all others are explained. docs/archive.md says how to read an archive from Python.
     """
     from explain.batch.dataset import attribute_dataset
+    from explain.engine import DEFAULT_METHODS
 
     data: Any = None if not images else images[0] if len(images) == 1 else images
     try:
         with terminable(), progress_bars() as progress:
             found = attribute_dataset(
-                run, data, out=out, options=method_options(option or []), targets=_target(target),
+                run, data, out=out or run / "maps", options=method_options(option or []), targets=_target(target),
                 store_maps=store_maps, backend=_backend(backend, workers), shard_size=shard_size, batch_size=batch_size,
                 memory_budget="auto" if memory is None else memory * 2**20, precision=precision, device=device,
-                threads=threads, repair=repair, progress=progress, say=_say, **({"methods": tuple(method)} if method else {}),
+                methods=tuple(method or DEFAULT_METHODS), threads=threads, repair=repair, progress=progress, say=_say,
             )  # fmt: skip
             if pictures or (pictures is None and len(found) <= PICTURES and found.store.folder is not None):
                 _draw(found, progress)

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from explain.archive.explained import Explained
 from explain.archive.index import Index
 from explain.archive.job import FINISHED, KEY, Finished, Job
-from explain.archive.manifest import Manifest
+from explain.archive.manifest import Entry, Manifest
 from explain.archive.maps_file import MapsFile
 from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
 from explain.archive.receipt import Receipt
@@ -90,6 +90,11 @@ class MapArchive:
     def __len__(self) -> int:
         """Images in all, also those that are not computed yet."""
         return self.job.manifest.count
+
+    def entry(self, row: int) -> Entry:
+        """What the manifest says of an image, by its row."""
+        shard, inner = divmod(row, self.job.manifest.shard_size)
+        return self.manifest.shard(shard)[inner]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._index.row_of(name) is not None

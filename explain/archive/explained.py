@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from explain.archive.manifest import Entry
 from explain.archive.maps_file import Column, Row
-from explain.attribution import Array
+from explain.attribution import Array, Attribution
 from explain.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -87,16 +88,40 @@ class Explained(Mapping[str, Mapping[str, StoredMap]]):
         label: int | None = self.metrics["label"]
         return label
 
-    @cached_property
+    @property
     def path(self) -> Path:
         """The image file."""
-        shard, inner = divmod(self.row, self.archive.job.manifest.shard_size)
-        return self.archive.manifest.shard(shard)[inner].path
+        return self.entry.path
+
+    @property
+    def entry(self) -> Entry:
+        """What the manifest says of it."""
+        return self.archive.entry(self.row)
 
     @property
     def logits(self) -> Mapping[str, Array]:
         """Model -> float32 (K,)."""
         return self._stored.logits
+
+    def attribution(self, model: str, method: str) -> Attribution:
+        """One map as an Attribution of one image, with its numbers as extras, as `explain.attribute` would give it.
+
+        Raises:
+            UnknownNameError: no such model or method, or the image has no maps.
+        """
+        found, job = self[model], self.archive.job
+        if method not in found:
+            raise UnknownNameError(f"no method {method!r} in this archive; it has {', '.join(self.archive.methods)}")
+        facts = next(one for one in job.maps if (one.model, one.method) == (model, method))
+        numbers = {name: self.metrics[f"{model}_{method}_{name}"] for name in facts.numbers}
+        extras = {name: np.array([np.nan if value is None else value], np.float32) for name, value in numbers.items()}
+        own = job.facts_of[model]
+        provenance = {"archive": self.archive.store.url, "form": found[method].form, "tuning": own.tuning,
+                      "tuning_options": own.tuning_options, "versions": job.versions} | facts.notes  # fmt: skip
+        return Attribution(
+            method, found[method].values[None], np.array([found[method].target]), self.logits[model][None],
+            own.image_size, dict(job.methods[method]), extras, provenance,
+        )  # fmt: skip
 
     def __getitem__(self, model: str) -> Mapping[str, StoredMap]:
         found = self._maps.get(model)
