@@ -23,7 +23,8 @@ Batches = Callable[[], Iterator[tuple[int, Sequence[str]]]]
 _TABLES = ("CREATE TABLE about (manifest TEXT NOT NULL, count INTEGER NOT NULL, seal TEXT NOT NULL)",
            "CREATE TABLE ids (row INTEGER PRIMARY KEY, id TEXT NOT NULL)")  # fmt: skip
 _BY_ID = "CREATE UNIQUE INDEX by_id ON ids (id)"
-_ROW = "SELECT row, (SELECT id FROM ids NOT INDEXED WHERE row = a.row) FROM ids AS a INDEXED BY by_id WHERE id = ?"
+_ROW = ("SELECT row, (SELECT id FROM ids NOT INDEXED WHERE row = a.row), (SELECT count FROM about) "
+        "FROM ids AS a INDEXED BY by_id WHERE id = ?")  # fmt: skip
 _IDS = ("SELECT row, id, (SELECT row FROM ids INDEXED BY by_id WHERE id = a.id) FROM ids AS a NOT INDEXED "
         "WHERE row >= ? AND row < ? ORDER BY row")  # fmt: skip
 
@@ -137,7 +138,7 @@ class Index:
                 if kept == self.path or not self._fits(kept):
                     self._write(kept)
             except (OSError, sqlite3.OperationalError) as second:
-                raise StorageError(f"the index of the images can be written neither as {self.path} ({first}) nor in the "
+                raise StorageError(f"the index of images can be written neither as {self.path} ({first}) nor in the "
                                    f"cache ({second}); set EXPLAIN_CACHE to a folder that can be written") from None
             self.path = kept
 
@@ -174,9 +175,10 @@ def _row_of(table: sqlite3.Connection, name: str) -> int | None:
     found = table.execute(_ROW, (name,)).fetchone()
     if found is None:
         return None
-    if found[1] != name:
-        raise _DamagedError(f"row {found[0]} has another id")
-    return int(found[0])
+    row, again, count = found
+    if again != name or not 0 <= row < count:
+        raise _DamagedError(f"row {row} has another id")
+    return int(row)
 
 
 def _some_ids(table: sqlite3.Connection, offset: int, limit: int) -> list[str]:

@@ -185,8 +185,8 @@ class MapsFile:
     It holds the stream, and closes it when nobody holds the file any more.
     """
 
-    def __init__(self, stream: BinaryIO, footer: bytes, what: str) -> None:
-        """Called by `open`, with a footer that was checked."""
+    def __init__(self, stream: BinaryIO, size: int, footer: bytes, what: str) -> None:
+        """Called by `open`, with a footer that is the receipt's."""
         self._stream, self._what = stream, what
         self._lock = threading.Lock()
         self._group: tuple[int, tuple[str, ...], pa.Table] | None = None
@@ -197,9 +197,9 @@ class MapsFile:
             self.count, self._row_group = int(facts["count"]), int(facts["row_group"])
             self._groups: list[tuple[int, str]] = [(int(end), str(digest)) for end, digest in facts["groups"]]
             self._classes = {str(model): int(count) for model, count in facts["classes"].items()}
-        except (*_WHAT_PARSING_RAISES, AttributeError, InputError) as error:
+        except (*_WHAT_PARSING_RAISES, AttributeError, RecursionError) as error:
             self._refuse(f"its footer is not that of a maps file ({error})")
-        if self._metadata.num_rows != self.count or self._metadata.num_row_groups != len(self._groups):
+        if not self._is_consistent(size):
             self._refuse("its footer contradicts itself")
         weakref.finalize(self, stream.close)
 
@@ -217,7 +217,7 @@ class MapsFile:
             StorageError: it cannot be read.
         """
         try:
-            return cls(stream, read_footer(stream, stored, what), what)
+            return cls(stream, stored.bytes, read_footer(stream, stored, what), what)
         except BaseException:
             stream.close()
             raise
@@ -251,6 +251,13 @@ class MapsFile:
             if isinstance(error, StorageError):
                 raise
             self._refuse(f"row {index} cannot be decoded ({error})")
+
+    def _is_consistent(self, size: int) -> bool:
+        """Whether the groups are as many as the rows need, and lie in the file one after the other."""
+        groups = -(-self.count // self._row_group) if self._row_group > 0 else -1
+        ends = [0, *(end for end, _ in self._groups), size]
+        found = self._metadata.num_rows, self._metadata.num_row_groups, len(self._groups)
+        return found == (self.count, groups, groups) and ends == sorted(ends)
 
     def _table(self, group: int, names: tuple[str, ...]) -> pa.Table:
         """A group's rows, checked; the last one is kept, for rows are often read one after the other."""
