@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
+from time import monotonic
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,12 +12,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from explain.data.base import Dataset
 from explain.data.leaks import Leaks
@@ -31,31 +36,65 @@ from explain.tuning.base import TUNINGS
 console = Console(width=None if Console().is_terminal else 120)
 errors = Console(stderr=True)
 
+SECONDS_PER_LINE = 60.0
+"""In a log, where no bar can move."""
+
 
 @contextmanager
 def progress_bars(*, shown: bool = True) -> Iterator[Report]:
-    """A callable (what, done, total) that shows one bar per piece of work, with the time it will still take.
+    """A callable (what, done, total) that shows one bar per piece of work, with its rate and the time it will still take.
 
-    Where the output is no terminal, each piece of work is one plain line when it is finished. Of several processes
-    only one should have its progress `shown`.
+    A total of 0 is one that is not known yet. Where the output is no terminal, each piece of work is one plain line when
+    it is finished, and one every minute until then. Of several processes only one should have its progress `shown`.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        plain = _PlainLines()
 
         def report(what: str, done: int, total: int) -> None:
             if not shown:
                 return
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            was_done = bars.tasks[tasks[what]].finished
+                tasks[what] = bars.add_task(what, total=total or None, completed=done)
             bars.update(tasks[what], completed=done)
-            if done >= total and not was_done and not console.is_terminal:
-                task = bars.tasks[tasks[what]]
-                console.print(f"{what}: {total} done in {task.elapsed or 0:.0f} s", highlight=False)
+            if not console.is_terminal:
+                plain.tell(what, done, total)
 
         yield report
+
+
+class _Rate(ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s")
+
+
+class _PlainLines:
+    """Progress in a log: a line when a piece of work is finished, and one every minute until then."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, float] = {}
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """So many steps of so many are done."""
+        now = monotonic()
+        start, first = self._begun.setdefault(what, (now, done))
+        told, elapsed = self._told.setdefault(what, now), now - start
+        if told == inf or (done < total or not total) and now - told < SECONDS_PER_LINE:
+            return
+        self._told[what] = inf if total and done >= total else now
+        if total and done >= total:
+            console.print(f"{what}: {total} done in {elapsed:.0f} s", highlight=False)
+            return
+        rate = (done - first) / elapsed
+        left = f", {(total - done) / rate / 60:.0f} min left" if total and rate else ""
+        console.print(f"{what}: {done}{f' of {total}' if total else ''}, {rate:.3g}/s{left}", highlight=False)
 
 
 def result_table(runs: Mapping[str, Run]) -> Table:
