@@ -45,7 +45,7 @@ def progress_bars(*, shown: bool = True) -> Iterator[Report]:
     """A callable (what, done, total) that shows one bar per piece of work, with its rate and the time still to go.
 
     A total of 0 is one that is not known yet. Where the output is no terminal, each piece of work is one plain line
-    when it is finished, and one every minute until then. Of several processes only one should have its progress `shown`.
+    when it is finished, and one every minute until then. Of several processes, let one have its progress `shown`.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
