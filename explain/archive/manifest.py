@@ -8,11 +8,14 @@ the files, so a manifest may be longer than memory.
 """
 
 import hashlib
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -78,7 +81,7 @@ class ManifestFacts(Record):
 
 
 class Manifest:
-    """The images of an archive.
+    """The images of an archive, to be read from several threads if need be.
 
     Args:
         store: where the archive lies.
@@ -89,6 +92,7 @@ class Manifest:
         self.store = store
         self.facts = facts
         self._opened: tuple[int, pq.ParquetFile] | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def write(cls, store: Store, entries: Iterable[Entry], shard_size: int) -> "Manifest":
@@ -132,6 +136,19 @@ class Manifest:
         for shard in range(self.facts.shards):
             yield self.facts.first_row(shard), self._read(shard, ["id"])["id"].to_pylist()
 
+    def repeated_id(self) -> str | None:
+        """An id that two images have, which no archive can hold; takes 8 bytes per image."""
+        every = (_short(name) for _, names in self.ids() for name in names)
+        short = np.sort(np.fromiter(every, np.uint64, self.facts.count))
+        suspects = set(short[1:][short[1:] == short[:-1]].tolist())
+        seen: set[str] = set()
+        for name in (name for _, names in self.ids() for name in names) if suspects else ():
+            if name in seen:
+                return name
+            if _short(name) in suspects:
+                seen.add(name)
+        return None
+
     def problems(self) -> list[str]:
         """Files that are not the ones that were written."""
         return [
@@ -144,10 +161,10 @@ class Manifest:
     def _read(self, shard: int, columns: Sequence[str]) -> pa.Table:
         part, group = divmod(shard, SHARDS_PER_PART)
         try:
-            if self._opened is None or self._opened[0] != part:
-                stream = self.store.stream(_part(part))
-                self._opened = part, pq.ParquetFile(stream, page_checksum_verification=True)
-            table = self._opened[1].read_row_group(group, columns=columns)
+            with self._lock:
+                if self._opened is None or self._opened[0] != part:
+                    self._opened = part, _opened(self.store, part)
+                table = self._opened[1].read_row_group(group, columns=columns)
         except (OSError, pa.ArrowException) as error:
             raise IntegrityError(f"{self.store.name(_part(part))} cannot be read ({error}); the list of images is "
                                  "damaged, so the archive has to be made again") from None  # fmt: skip
@@ -173,6 +190,22 @@ def slice_sha256(entries: Sequence[Entry]) -> str:
 
 def _part(number: int) -> str:
     return f"manifest/{number:03d}.parquet"
+
+
+def _opened(store: Store, part: int) -> pq.ParquetFile:
+    """A part, whose file is closed when nobody holds it any more."""
+    stream = store.stream(_part(part))
+    try:
+        opened = pq.ParquetFile(stream, page_checksum_verification=True)
+    except BaseException:
+        stream.close()
+        raise
+    weakref.finalize(opened, stream.close)
+    return opened
+
+
+def _short(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def _identity(entry: Entry) -> bytes:

@@ -14,6 +14,7 @@ from explain.attribution import Attribution
 from explain.batch.estimate import map_facts, trial_images
 from explain.batch.images import Images, find_batch
 from explain.batch.models import Source, model_facts
+from explain.batch.numbers import same_classes
 from explain.batch.settings import Settings
 from explain.engine import attribute, load_images
 from explain.errors import InputError
@@ -56,13 +57,16 @@ class Claim:
             The archive, still empty, and how many seconds an image takes.
 
         Raises:
-            InputError: no images, or targets that do not fit images and models.
+            InputError: no images, one of them twice, or targets that do not fit images and models.
         """
         if data is None:
             raise InputError(f"{store.url} holds no archive to go on with; give the images")
         images = find_batch(data, self._class_names, self.progress)
         targets = self._targets(images)
         manifest = Manifest.write(store, images.entries(), self.shard_size)
+        repeated = manifest.repeated_id()
+        if repeated is not None:
+            raise InputError(f"image {repeated!r} is given twice; give every image once")
         maps, seconds = self._trial(manifest)
         store.put(KEY, self._job(images, manifest.facts, targets, maps).to_bytes())
         return MapArchive(store), seconds
@@ -156,9 +160,8 @@ def _class_index(target: int | str, class_names: Sequence[str]) -> int:
 
 
 def _check_labels(of_data: Sequence[str], of_model: Sequence[str]) -> None:
-    """A label must mean the same class to images and model; a model without names of classes is taken at its word."""
-    numbered = tuple(of_model) == tuple(map(str, range(len(of_model))))
-    if tuple(of_data) != tuple(of_model) and not (numbered and len(of_data) <= len(of_model)):
+    """A label must mean the same class to images and model."""
+    if not same_classes(of_data, of_model):
         raise InputError(f"expected images of the classes {_list(of_model)}, in this order; these have "
                          f"{_list(of_data)}. A label would mean another class to the model")  # fmt: skip
 

@@ -103,7 +103,7 @@ def attribute_dataset(
     if precision not in PRECISIONS:
         raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
     runner = BACKENDS.create(backend) if isinstance(backend, str) else backend
-    settings = Settings(device=device, batch_size=batch_size, memory_budget=memory_budget, threads=threads)
+    settings = Settings.of(device=device, batch_size=batch_size, memory_budget=memory_budget, threads=threads)
     store = Store.open(out)
     store.check_writable()  # before anything that takes time
     sources = named_models(models)

@@ -10,7 +10,8 @@ Columns of the table, for every model M, method X and two models M and N:
     M_X_relevance_mass                share of the positive map inside the mask, where there is one
     agreement_X_M_N                   Pearson's correlation of the two models' maps on the patch grid
 
-A number that an image does not have (it failed, its map is the same everywhere, it has no label) is null.
+A number that an image does not have (it failed, its map is the same everywhere, it has no label or one that the model
+does not know) is null.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,12 @@ def _agreement(method: str, pair: tuple[str, str]) -> str:
     return f"agreement_{method}_{pair[0]}_{pair[1]}"
 
 
+def same_classes(of_data: Sequence[str], of_model: Sequence[str]) -> bool:
+    """Whether a label means the same class to images and model; a model whose classes have no names is taken so."""
+    numbered = tuple(of_model) == tuple(map(str, range(len(of_model))))
+    return tuple(of_data) == tuple(of_model) or (numbered and len(of_data) <= len(of_model))
+
+
 @dataclass(frozen=True)
 class OnGrid:
     """Maps of some images on their patch grids: (model, method) -> float32 (n, h, w), pixel maps summed per patch."""
@@ -96,7 +103,8 @@ def numbers(
     columns: dict[str, list[Any]] = {}
     for model in job.models:
         any_method = next(iter(found[model.name].values()))
-        columns |= {f"{model.name}_{name}": values for name, values in _answers(any_method, labels).items()}
+        known = labels if same_classes(job.data.class_names, model.class_names) else [None] * len(labels)
+        columns |= {f"{model.name}_{name}": values for name, values in _answers(any_method, known).items()}
     for facts in job.maps:
         maps = found[facts.model][facts.method]
         grid = on_grid.maps[facts.model, facts.method]

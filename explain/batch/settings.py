@@ -1,7 +1,10 @@
 """Settings: how a batch is computed, which must not change what comes out of it."""
 
-from pydantic import Field
+from typing import Any, Self
 
+from pydantic import Field, ValidationError
+
+from explain.errors import InputError
 from explain.record import Record
 
 
@@ -21,3 +24,16 @@ class Settings(Record):
     memory_budget: int | str = "auto"
     threads: int | None = Field(default=None, ge=1)
     decoders: int = Field(default=1, ge=1)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Settings as a caller gave them.
+
+        Raises:
+            InputError: one clause per value that cannot be one.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            clauses = [f"{one['loc'][0]}: {one['msg']}, got {one['input']!r}" for one in error.errors()]
+            raise InputError("; ".join(clauses)) from None
