@@ -180,6 +180,9 @@ def _chunks(archive: Path) -> Iterator[tuple[str, bytes]]:
                         size += len(chunk)
                         total.add(member.filename, size, len(chunk))
                         yield member.filename, chunk
+                if size != member.file_size:
+                    raise IntegrityError(f"{archive}: {member.filename} has {size:,} bytes and says that it has "
+                                         f"{member.file_size:,}; export it again")  # fmt: skip
     except FileNotFoundError:
         raise InputError(f"there is no {archive}; expected what `explain prompts export` wrote") from None
     except _ZIP_ERRORS as error:
