@@ -2,13 +2,13 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from poison import poisoned_site
 
 from explain.archive.manifest import Entry
 from explain.batch import isolated
@@ -16,35 +16,10 @@ from explain.batch.isolated import IsolatedDecoder
 from explain.batch.loading import load_ahead, read_image
 from explain.errors import ExplainError
 
-# Put on PYTHONPATH, it makes `decode_bytes` die, hang or babble on files that hold a certain word.
-POISON = """
-    import os, signal, time
-    import explain.data.decode as module
-
-    def poisoned(data, *arguments, decode=module.decode_bytes):
-        if b"KILL" in data:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if b"EXIT" in data:
-            os._exit(3)
-        if b"HANG" in data:
-            while True:
-                time.sleep(1)
-        if b"NOISE" in data:
-            os.write(1, b"a library prints this\\n")
-        if b"GREED" in data:
-            bytearray(3 * 2**30)
-        return decode(data, *arguments)
-
-    module.decode_bytes = poisoned
-"""
-
 
 @pytest.fixture
 def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(textwrap.dedent(POISON))
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(poisoned_site(tmp_path / "site"))
 
 
 def saved(path: Path, seed: int = 0, word: bytes = b"") -> Path:
