@@ -11,9 +11,11 @@ way is checked, and damage is an `IntegrityError`, never a picture.
 
 import hashlib
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from explain.archive.index import Index
 from explain.archive.job import FINISHED, KEY, Finished, Job
 from explain.archive.manifest import Entry, Manifest
 from explain.archive.maps_file import MapsFile
+from explain.archive.parquet_bytes import read_range
 from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
 from explain.archive.receipt import Receipt
 from explain.archive.store import Store
@@ -38,6 +41,12 @@ OPEN_FILES = 64
 """Map files kept open; each holds its footer, about 100 kB."""
 
 EVENTS = "events.jsonl"
+
+EVERY_TABLE = ("row", "id", "status", "detail", "flags", "label")
+"""Columns that every table of numbers has."""
+
+PART_BYTES = 1 << 24
+"""Of a file that is hashed, in memory at once."""
 
 
 class MapArchive:
@@ -206,7 +215,12 @@ class MapArchive:
     def table(self) -> duckdb.DuckDBPyRelation:
         """One row per image of the committed shards, to filter, sort and join; see `explain.batch.numbers`.
 
-        Pages are checked as they are read. Read again from a new MapArchive when shards were added.
+        Its files are compared with what vouches for them before they are read. Read again from a new MapArchive when
+        shards were added.
+
+        Raises:
+            InputError: no shard is computed yet.
+            IntegrityError: a file is damaged.
         """
         # the connection must live as long as the relation, and one relation serves one thread at a time
         self._connection = duckdb.connect()
@@ -218,15 +232,34 @@ class MapArchive:
         checked = ds.ParquetFileFormat(
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         )
-        names = self._table_files() or [key(METRICS, shard) for shard in self.committed()]
-        if not names:
+        files = self._table_files()
+        if not files:
             raise InputError(f"no shard of {self.store.url} is computed yet; run the same `explain attribute` again")
-        return self.store.dataset(names, checked)
+        for name, expected in files.items():  # checksums of pages cover neither their headers nor the footer
+            if self.file_sha256(name) != expected:
+                raise IntegrityError(f"{self.store.name(name)} is damaged; explain archive repair {self.store.url}")
+        return self.store.dataset(sorted(files), checked)
 
-    def _table_files(self) -> list[str]:
-        """The joined table that a finished archive has; it is the same rows in fewer files."""
+    def _table_files(self) -> dict[str, str]:
+        """The files of the table and their SHA-256: the joined ones of a finished archive, else one per shard."""
         finished = self.finished
-        return [] if finished is None else [name for name in sorted(finished.tables) if self.store.exists(name)]
+        if finished is not None and all(map(self.store.exists, finished.tables)):
+            return finished.tables
+        return {key(METRICS, receipt.shard): receipt.metrics.sha256 for receipt in self.receipts()}
+
+    def file_sha256(self, name: str) -> str:
+        """SHA-256 of a file, read part by part.
+
+        Raises:
+            IntegrityError: there is none.
+            StorageError: it cannot be read.
+        """
+        what, digest, at = self.store.name(name), hashlib.sha256(), 0
+        with self.store.stream(name) as stream:
+            while part := read_range(stream, at, at + PART_BYTES, what):
+                digest.update(part)
+                at += len(part)
+        return digest.hexdigest()
 
     def to_arrow(self) -> pa.Table:
         """The table of numbers in memory, as Arrow."""
@@ -255,10 +288,16 @@ class MapArchive:
             UnknownNameError: it is not computed yet.
             IntegrityError: it is damaged.
         """
-        name = key(METRICS, shard)
-        data = self.store.read(name)
-        self.receipt(shard).metrics.check(data, self.store.name(name))
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        name, receipt = key(METRICS, shard), self.receipt(shard)
+        what, data = self.store.name(name), self.store.read(name)
+        receipt.metrics.check(data, what)
+        try:
+            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise IntegrityError(f"{what} is no table of numbers ({error})") from None
+        if len(table) != receipt.count or not set(EVERY_TABLE) <= set(table.column_names):
+            raise IntegrityError(f"{what} is no table of the numbers of {receipt.count} images")
+        return table
 
     # ---- index, events
 
@@ -272,6 +311,10 @@ class MapArchive:
 
     def note(self, event: str, **facts: Any) -> None:
         """Add a line to the log of events, where the archive is a folder."""
-        if self.store.folder is not None:
-            with open(self.store.folder / EVENTS, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"event": event} | facts, allow_nan=False) + "\n")
+        if self.store.folder is None:
+            return
+        line = json.dumps({"event": event} | facts, allow_nan=False) + "\n"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # an archive has no links
+        with suppress(OSError):  # a full disk is told by the next file, which matters more
+            with open(os.open(self.store.folder / EVENTS, flags, 0o644), "w", encoding="utf-8") as stream:
+                stream.write(line)

@@ -147,7 +147,8 @@ class Job(Sealed):
         """What decides the numbers, as plain data; where a model lies and the libraries' versions do not."""
         own = {"format", "manifest", "methods", "targets", "store_maps", "precision"}
         whole = self.model_dump(mode="json", include=own)
-        models = {facts.name: facts.model_dump(mode="json", exclude={"name", "run", "run_identity"}) for facts in self.models}
+        moves = {"name", "run", "run_identity"}
+        models = {facts.name: facts.model_dump(mode="json", exclude=moves) for facts in self.models}
         return whole | {"models": models, "class_names": list(self.data.class_names)}
 
     @cached_property

@@ -4,6 +4,7 @@ Called again it goes on where it stopped, and computes nothing twice. Called wit
 what differs.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from explain.archive.archive import MapArchive
 from explain.archive.commit import now
 from explain.archive.finish import finish
 from explain.archive.job import KEY, check_policy
+from explain.archive.lock import KEY as LOCK
 from explain.archive.lock import writing
-from explain.archive.paths import MAPS, METRICS, key
+from explain.archive.paths import ATTEMPTS, MAPS, METRICS, key, shard_of
 from explain.archive.store import Store
 from explain.archive.verify import drop, verify
 from explain.batch.base import BACKENDS, Backend, Work
@@ -29,6 +31,9 @@ from explain.training.images import Progress, quiet
 from explain.training.machine import Machine
 
 SHARD_SIZE = 1024
+
+LEFT_OVER = ("probe-", f"{LOCK}.")
+"""How files begin that try whether a folder can be written, and those by which a dead writer's lock is taken over."""
 
 Say = Callable[[str], None]
 """Called with one line of text that a user wants to read."""
@@ -118,6 +123,7 @@ def attribute_dataset(
                 say(f"going on with the {len(archive):,} images listed on {archive.job.created}")
             else:
                 archive, seconds = claim.begin(store, data)
+            _tidy(archive)
             if repair:
                 _repair(archive, progress, say)
             given = {name: replace(source, given=loaded[name]) for name, source in sources.items()}
@@ -138,6 +144,18 @@ def _load(sources: Mapping[str, Source], settings: Settings) -> dict[str, TunedM
     device = Machine(device=settings.device).torch_device
     models = {name: source.load() for name, source in sources.items()}
     return {name: model if sources[name].run is None else model.to(device) for name, model in models.items()}
+
+
+def _tidy(archive: MapArchive) -> None:
+    """Take away what killed processes left beside half-written files, now that no other may write here."""
+    committed = set(archive.committed())
+    for name in list(archive.store.list(ATTEMPTS)):
+        if shard_of(name) in committed:
+            archive.store.delete(name)
+    if archive.store.folder is not None:
+        for name in sorted(os.listdir(archive.store.folder)):
+            if name.startswith(LEFT_OVER):
+                archive.store.delete(name)
 
 
 def _repair(archive: MapArchive, progress: Progress, say: Say) -> None:
