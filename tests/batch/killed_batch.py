@@ -1,8 +1,8 @@
 """Explain a data set while being killed again and again: `python killed_batch.py DATA OUT SEED KILLS`.
 
 Every event (a file opened, written, flushed, renamed, linked or removed, some images done) is a moment at which the
-process may die by SIGKILL; now and then its parent kills it by the clock instead. The next child goes on from what is on
-the disk. When a job is finished the next one begins, until enough children died. After each death every receipt that
+process may die by SIGKILL; now and then its parent kills it by the clock instead. The next child goes on from what is
+on the disk. When a job is finished the next one begins, until enough children died. After each death every receipt that
 was ever seen must still be there, untouched. Prints what came of it as JSON.
 """
 
@@ -120,8 +120,8 @@ def compare(out: Path, reference: Path) -> dict[str, Any]:
 
 def main() -> None:
     """See the module."""
-    data, out, draw, kills = load_data(sys.argv[1]), Path(sys.argv[2]), random.Random(int(sys.argv[3])), int(sys.argv[4])
-    reference = out / "reference"
+    data, out, kills = load_data(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[4])
+    draw, reference = random.Random(int(sys.argv[3])), out / "reference"
     os.waitpid(child(data, reference, None), 0)
     tally = dict.fromkeys(("jobs", "died", "died_by_clock", "seen", "lost", "recomputed"), 0)
     while tally["died"] < kills:
