@@ -242,9 +242,10 @@ def _flush(folder: Path) -> None:
 
 
 def about(archive: MapArchive) -> dict[str, Any]:
-    """What was computed, as plain JSON: images, models, classes, methods with all options; no path of this machine."""
+    """What was computed, as plain JSON: images, models, classes, methods with all options; not where these lie here."""
     job = archive.job
-    data = {"name": job.data.name, "source": job.data.source, "licence": job.data.licence}
+    here = job.data.root is not None and job.data.root in job.data.source
+    data = {"name": job.data.name, "source": "" if here else job.data.source, "licence": job.data.licence}
     kept = {"job": job.sha256, "content": archive.content_sha256, "created": job.created, "versions": job.versions}
     return {"data": data} | job.config | kept
 

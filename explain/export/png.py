@@ -123,8 +123,9 @@ def _text(archive: MapArchive, name: str, each: StoredMap, colours: str) -> PngI
     """What stands in the file beside the picture."""
     classes = archive.job.facts_of[each.model].class_names
     info = PngInfo()
-    info.add_itxt("Title", name)
-    info.add_itxt("Description", f"{each.method} of {each.model} for class {classes[each.target]!r}; {colours}")
+    info.add_itxt("Title", printable(name))
+    what = f"{each.method} of {each.model} for class {printable(classes[each.target])!r}"
+    info.add_itxt("Description", f"{what}; {colours}")
     return info
 
 
@@ -158,10 +159,10 @@ def readable(name: str) -> str:
     parts = [_UNSAFE.sub("_", printable(part)).strip(" ") for part in name.split("/")]
     parts = [re.sub(r"^[-.~]+|[. ]+$", "_", part) for part in parts if part]
     safe = "/".join(parts)
-    if safe == name and len(safe.encode()) <= NAME_BYTES:
+    if name and safe == name and len(safe.encode()) <= NAME_BYTES:
         return safe
     cut = safe.encode()[: NAME_BYTES - 13].decode(errors="ignore").rstrip("/ .")
-    return f"{cut}-{_short_hash(name)}"
+    return f"{cut or '_'}-{_short_hash(name)}"
 
 
 def _short_hash(name: str) -> str:

@@ -10,13 +10,12 @@ The attributes of the group say what was computed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from explain.attribution import Array
 from explain.errors import InputError
 from explain.export.base import EXPORTS, WRITING, Chosen, Export, about, check_switches, columns_of, maps_of
 from explain.training.images import Progress
@@ -93,24 +92,17 @@ def _write_maps(group: Any, chosen: Chosen, model: str, method: str, shape: tupl
         compressors=ZstdCodec(level=LEVEL, checksum=True), fill_value=float("nan"),
         dimension_names=("image", "y", "x"), attributes={"model": model, "method": method},
     )  # fmt: skip
-    start = 0
-    for block in _blocks((each for part in chosen.parts for each in maps_of(part, model, method, shape)), rows):
-        array[start : start + len(block)] = block
-        start += len(block)
-        yield start
+    maps = (each for part in chosen.parts for each in maps_of(part, model, method, shape))
+    block = np.empty((rows, *shape), np.float32)
+    for start in range(0, len(chosen), rows):
+        end = min(start + rows, len(chosen))
+        for inner, values in enumerate(islice(maps, end - start)):
+            block[inner] = values
+        array[start:end] = block[: end - start]
+        yield end
 
 
 def _rows(chosen: Chosen) -> int:
     """Images of a shard, or all where these are fewer."""
     return min(chosen.archive.job.manifest.shard_size, len(chosen))
 
-
-def _blocks(maps: Iterator[Array], rows: int) -> Iterator[npt.NDArray[np.float32]]:
-    waiting: list[Array] = []
-    for each in maps:
-        waiting.append(each)
-        if len(waiting) == rows:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)
