@@ -82,11 +82,12 @@ class Claim:
         there = archive.job
         images = Images(there.data, lambda: (), bool(there.data.class_names))
         if data is not None and str(data) != there.data.location:
-            found = find_batch(data, self._class_names, self.progress)
-            if not same_images(found.entries(), there.manifest):
+            images = find_batch(data, self._class_names, self.progress)
+            if not same_images(images.entries(), there.manifest) or images.facts.root != there.data.root:
+                of_what = there.data.name + (f" in {there.data.root}" if there.data.root else "")
                 raise InputError(
-                    f"{archive.store.url} is an archive of other images ({there.data.name}, {len(archive):,} images); "
-                    "choose another folder, or give no data to go on with those images"
+                    f"{archive.store.url} is an archive of other images ({len(archive):,} of {of_what}); choose "
+                    "another folder, or give no data to go on with those images"
                 )
         asked = self._job(images, there.manifest, self._targets(images), there.maps)
         differing = list(differences(there.config, asked.config))
