@@ -148,12 +148,10 @@ class Index:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The file, for reading only and without a lock; what it says of its own tables is not trusted."""
+    """The file, for reading only and without a lock."""
     if not path.is_file():  # a pipe would wait for ever
         raise sqlite3.OperationalError(f"{path} is no file")
-    table = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    table.execute("PRAGMA trusted_schema = OFF")
-    return table
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _count(table: sqlite3.Connection, manifest_sha256: str) -> int | None:

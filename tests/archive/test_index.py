@@ -170,6 +170,23 @@ def test_changed_bytes_never_give_another_answer(path: Path) -> None:
     assert rebuilt > 10
 
 
+def test_a_row_that_the_table_gives_to_another_id_is_not_believed(path: Path) -> None:
+    names = NAMES[:200]
+    opened(path, Ids(names))
+    whole = path.read_bytes()
+    rebuilt = 0
+    for row in range(0, 200, 2):
+        one, other = names[row].encode(), names[row + 1].encode()
+        changed = bytearray(whole)
+        for text, place in ((one, whole.rfind(other)), (other, whole.rfind(one))):  # in the index, behind the table
+            changed[place : place + len(text)] = text
+        path.write_bytes(changed)
+        ids = Ids(names)
+        assert opened(path, ids).row_of(names[row + 1]) == row + 1
+        rebuilt += ids.asked > 0
+    assert rebuilt > 50
+
+
 def test_an_id_twice_is_refused(path: Path) -> None:
     with pytest.raises(IntegrityError, match="the image 'b' twice"):
         opened(path, Ids(["a", "b", "c", "b"]))

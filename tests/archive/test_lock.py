@@ -1,3 +1,4 @@
+import hashlib
 import os
 import signal
 import subprocess
@@ -125,6 +126,30 @@ def test_a_contender_that_died_while_taking_over_is_taken_over(store: Store) -> 
     with writing(store):
         assert list(store.list()) == [KEY]
     assert list(store.list()) == []
+
+
+def test_who_comes_too_late_takes_away_no_step_of_another_take_over(store: Store) -> None:
+    """Three dead ones in a row; the second gets its lock in place while a late one still looks at the first's."""
+    first, second, third = (dead(nonce * 32) for nonce in "123")
+    step = {data: f"{KEY}.{hashlib.sha256(data).hexdigest()[:32]}" for data in (first, second, third)}
+    for key, data in ((KEY, first), (step[first], second), (step[second], third)):
+        store.put(key, data)
+    seen: list[list[str]] = []
+
+    class Late:
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+        def create(self, key: str, data: Buffer) -> bool:
+            if key == step[third] and len(seen) == 1:
+                store.put(KEY, second)
+            if key == KEY:
+                seen.append(list(store.list()))
+            return store.create(key, data)
+
+    with writing(Late()):  # type: ignore[arg-type]
+        pass
+    assert len(seen) == 2 and seen[1] == sorted([KEY, step[first], step[second]])
 
 
 class Interrupted:

@@ -94,6 +94,19 @@ def test_a_file_that_others_wrote_is_seen_at_once(store: Store) -> None:
     assert (store.exists(KEY), list(store.list("maps"))) == (True, [KEY])
 
 
+def test_what_another_machine_does_in_a_bucket_is_seen_at_once(bucket: str) -> None:
+    client = pytest.importorskip("boto3").client("s3")
+    store = Store.open(f"{bucket}/shared")
+    store.put("maps/1", b"x")
+    assert (list(store.list("maps")), store.exists("maps/2")) == (["maps/1"], False)
+    client.put_object(Bucket="maps", Key="shared/maps/2", Body=b"yy")
+    assert (store.size("maps/2"), list(store.list("maps"))) == (2, ["maps/1", "maps/2"])
+    client.put_object(Bucket="maps", Key="shared/maps/2", Body=b"zzz")
+    client.delete_object(Bucket="maps", Key="shared/maps/1")
+    assert (store.size("maps/2"), store.read("maps/2"), list(store.list())) == (3, b"zzz", ["maps/2"])
+    client.close()
+
+
 def test_delete_takes_away_what_is_there_and_nothing_else(store: Store) -> None:
     store.put(KEY, b"x")
     store.delete(KEY)
