@@ -1,4 +1,7 @@
+import errno
 import os
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 from explain.errors import IntegrityError
 from explain.files import (
     cache_folder,
+    flush_folder,
     read_json,
     read_tensors,
     sha256_json,
@@ -82,3 +86,22 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path / "own"))
     assert cache_folder("a", "b") == tmp_path / "own" / "a" / "b"
     assert os.path.isdir(tmp_path / "own" / "a" / "b")
+
+
+def test_a_new_name_is_flushed_to_the_disk_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(stat.S_ISDIR(os.fstat(handle).st_mode)))
+    write_json(tmp_path / "a.json", 1)
+    assert flushed == [False, True]
+
+
+@pytest.mark.parametrize(("number", "matters"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_only_a_file_system_that_cannot_flush_folders_is_excused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, matters: bool
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError) if matters else nullcontext():
+        flush_folder(tmp_path)
