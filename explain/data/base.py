@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from explain.data.names import from_printable, printable
+from explain.data.names import find_obeyed, from_printable, printable
 from explain.errors import DatasetError, IntegrityError, UnknownNameError
 from explain.files import sha256_json
 from explain.record import Record
@@ -176,6 +176,10 @@ class Dataset:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "a data set"
             raise IntegrityError(f"the record of a data set is damaged: {where}: {first['msg']}") from None
+        texts = {"name": record.name, "class_names": record.class_names, "source": record.source}
+        obeyed = find_obeyed(texts | {"id": [row.id for row in record.samples]})
+        if obeyed:
+            raise IntegrityError(f"the record of a data set is damaged: {obeyed} holds control characters")
         samples = tuple(
             Sample(row.id, _path(row.path), row.label, row.sha256, None if row.mask is None else _path(row.mask),
                    row.flags)

@@ -8,13 +8,42 @@ become one.
 import os
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 # Control, format (bidi and zero-width), private, lone surrogate (a byte that is no UTF-8), line and paragraph
 # breaks. str.isprintable() would not do: its answer for new characters differs between Python versions.
 _ESCAPED_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 _LOOKS_ESCAPED = re.compile(r"%(?=[0-9A-Fa-f]{2})")
+
+
+# What a terminal obeys instead of showing it, and what turns the text after it around.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def find_obeyed(value: Any, place: str = "") -> str | None:
+    """Where in plain data a text holds a character that a terminal obeys or that turns text around; None for nowhere.
+
+    Names of files are made `printable`; records that come from elsewhere are refused by this.
+
+    Args:
+        value: texts, lists and mappings, as of JSON.
+        place: what leads to the value, for the answer, such as "class_names.0".
+    """
+    if isinstance(value, str):
+        return (place or "text") if _OBEYED.search(value) else None
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    for key, item in inner:
+        found = find_obeyed(key, f"a key of {place}") or find_obeyed(item, f"{place}.{key}".removeprefix("."))
+        if found:
+            return found
+    return None
 
 
 def printable(name: str | PurePath) -> str:

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from explain.backbone import BackboneCard
+from explain.data.names import find_obeyed
 from explain.errors import InputError, IntegrityError
 from explain.files import sha256_json
 from explain.metrics.classification import per_class_recall
@@ -113,6 +114,9 @@ def card_of(
     if not owner.strip() or not purpose.strip():
         raise InputError("a prompt needs an owner and a purpose; give both, such as --owner quality-line-3 "
                          '--purpose "weaving defects, camera 2"')  # fmt: skip
+    obeyed = find_obeyed({"owner": owner, "purpose": purpose, "approver": approver, "metrics": metrics})
+    if obeyed:
+        raise InputError(f"expected plain text, but {obeyed} holds control characters; write it without")
     wrong = [f"{metric} = {value}" for metric, value in metrics.items() if not np.isfinite(value)]
     if wrong:
         raise InputError(f"expected finite metrics, got {', '.join(wrong)}; measure again")

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from explain.errors import ExplainError, IntegrityError
+from explain.data.names import find_obeyed
+from explain.errors import ExplainError, InputError, IntegrityError
 from explain.files import read_json, sha256_json, write_json
 from explain.record import Record
 
@@ -158,6 +159,9 @@ def read_history(folder: Path, name: str) -> History | None:
         raise IntegrityError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if history.name != name:
         raise IntegrityError(f"{path} is the history of {history.name!r}; restore the file from a backup")
+    obeyed = find_obeyed(history.model_dump(mode="json"))
+    if obeyed:
+        raise IntegrityError(f"{path}: {obeyed} holds control characters; restore the file from a backup")
     known = {version.id for version in history.versions}
     lost = sorted({*history.tags.values(), *history.aliases.values()} - known)
     if lost or not known:
@@ -170,12 +174,16 @@ def change_history(folder: Path, name: str, change: Callable[[History | None], H
     """Let `change` make the next state from the present one, and write it; nobody else writes meanwhile.
 
     Raises:
+        InputError: a text of the next state holds control characters.
         StoreBusyError: another process kept the name locked for half a minute.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f".{name}.lock"):
         before = read_history(folder, name)
         after = change(before)
+        obeyed = find_obeyed(after.model_dump(mode="json"))
+        if obeyed:
+            raise InputError(f"expected plain text, but {obeyed} holds control characters; write it without")
         if after is not before:
             write_json(_path(folder, name), after.model_dump(mode="json"))
         return after

@@ -9,6 +9,7 @@
 `hf:owner/name` stands for such a repository on the hub, anything else is a folder.
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ import yaml
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from explain.data.names import printable
 from explain.errors import ExplainError, InputError
 from explain.files import write_atomically, write_json
 from explain.prompts.card import Card
@@ -100,7 +102,7 @@ def pull(store: PromptStore, source: str, *, who: str | None = None) -> Stored:
         for file, name in PULLED.items():
             if (folder / name).is_file():  # what is missing is told by the check of hashes
                 shutil.copyfile(folder / name, fresh / file)
-        return store.keep(fresh, card, what="import", who=who, note=source)
+        return store.keep(fresh, card, what="import", who=who, note=printable(source))
 
 
 def write_layout(stored: Stored, folder: Path) -> None:
@@ -128,26 +130,27 @@ def model_card(stored: Stored) -> str:
         "metrics": ["accuracy"],
     }  # fmt: skip
     test = card.test
-    recalls = "\n".join(f"| recall of {name} | {value:.4f} |" for name, value in card.recall.items())
-    supplied = "\n".join(f"| {name} | {value:.6g} |" for name, value in card.metrics.items())
+    recalls = "\n".join(f"| recall of {_literal(name)} | {value:.4f} |" for name, value in card.recall.items())
+    supplied = "\n".join(f"| {_literal(name)} | {value:.6g} |" for name, value in card.metrics.items())
     rows = "\n".join(part for part in (recalls, supplied) if part)
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {card.name}
+# {_literal(card.name)}
 
-{card.purpose}
+{_literal(card.purpose)}
 
 Trained weights ({card.weights_bytes:,} bytes, tuning `{card.tuning}`) for the frozen backbone `{card.backbone.spec}`
-(SHA-256 `{card.backbone.sha256}`); they are of no use on another one. Owner: {card.owner}.
+(SHA-256 `{card.backbone.sha256}`); they are of no use on another one. Owner: {_literal(card.owner)}.
 
 | metric | value |
 |---|---|
 | accuracy | {test.accuracy:.4f} (95 % interval {test.low:.4f} to {test.high:.4f}, {test.count} images) |
 {rows}
 
-Classes: {", ".join(card.class_names)}. Trained on {card.data_name}, recipe `{card.recipe_hash[:16]}`.
+Classes: {", ".join(map(_literal, card.class_names))}. Trained on {_literal(card.data_name)},
+recipe `{card.recipe_hash[:16]}`.
 
     explain prompts pull FOLDER_OR_hf:OWNER/NAME
 
@@ -158,6 +161,11 @@ bank = explain.PromptBank({card.backbone.spec!r})
 bank.predict(["image.png"], prompt={card.name!r})
 ```
 """
+
+
+def _literal(text: str) -> str:
+    """Text as Markdown that shows exactly this text, on one line."""
+    return re.sub(r"([\\`*_\[\]<>#|!&~$])", r"\\\1", " ".join(text.split()))
 
 
 def _base_model(card: Card) -> str:

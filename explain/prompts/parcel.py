@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from explain.data.names import printable
 from explain.errors import InputError, IntegrityError
 from explain.files import write_atomically
 from explain.prompts.history import History
@@ -111,7 +112,7 @@ def import_parcel(store: PromptStore, source: str | Path, *, who: str | None = N
         found: list[Stored] = []
         for name in names:
             check_name(name, "prompt name")
-            found += _take_in(store, unpacked, name, str(source), who)
+            found += _take_in(store, unpacked, name, printable(source), who)
         return found
 
 

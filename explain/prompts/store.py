@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from explain.data.names import printable
 from explain.errors import InputError, IntegrityError, UnknownNameError
 from explain.files import read_weights, sha256_file, write_atomically, write_json
 from explain.prompts.card import SAID, Card, card_of, check_weights
@@ -167,7 +168,7 @@ class PromptStore:
                 run, name=name, files={file: sha256_file(folder / file) for file in FILES}, owner=owner,
                 purpose=purpose, approver=approver, metrics=dict(metrics or {}), parent=None,
             )  # fmt: skip
-            return self.keep(folder, card, what="add", who=who, note=str(run.path))
+            return self.keep(folder, card, what="add", who=who, note=printable(run.path))
 
     @contextmanager
     def fresh_folder(self) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from explain.data.names import find_obeyed
 from explain.errors import IntegrityError
 from explain.files import parse_json, read_json, read_tensors, read_weights, sha256_file, write_tensors
 from explain.prompts.card import Card
@@ -53,10 +54,14 @@ def read_card(folder: Path) -> Card:
         IntegrityError: it is missing or is no card.
     """
     try:
-        return Card.model_validate(read_json(folder / CARD))
+        card = Card.model_validate(read_json(folder / CARD))
     except ValidationError as error:
         first = error.errors()[0]
         raise IntegrityError(f"{folder / CARD}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    obeyed = find_obeyed(card.model_dump(mode="json"))
+    if obeyed:
+        raise IntegrityError(f"{folder / CARD}: {obeyed} holds control characters; it was changed")
+    return card
 
 
 def check_files(folder: Path, card: Card) -> None:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from explain.attribution import Array
 from explain.backbone import BackboneCard
+from explain.data.names import find_obeyed
 from explain.errors import IntegrityError
 from explain.files import parse_json, read_json, read_table, read_weights, sha256_file, write_table
 from explain.model import TunedModel
@@ -211,6 +212,9 @@ class Run:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise IntegrityError(f"{folder}/manifest.json: {field}: {first['msg']}") from None
+        obeyed = find_obeyed(manifest.model_dump(mode="json"))
+        if obeyed:
+            raise IntegrityError(f"{folder}/manifest.json: {obeyed} holds control characters; it was changed")
         strange, lacking = sorted(manifest.files.keys() - set(HASHED)), sorted(set(HASHED) - manifest.files.keys())
         if strange:
             raise IntegrityError(f"{folder}/manifest.json names a file that no run has: {strange[0]!r}")
