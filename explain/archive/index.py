@@ -137,7 +137,7 @@ class Index:
                 kept = cache_folder("archives") / f"{self._manifest[:32]}.sqlite"
                 if kept == self.path or not self._fits(kept):
                     self._write(kept)
-            except (OSError, sqlite3.OperationalError) as second:
+            except (OSError, RuntimeError, sqlite3.OperationalError) as second:  # RuntimeError: there is no home
                 raise StorageError(f"the index of images can be written neither as {self.path} ({first}) nor in the "
                                    f"cache ({second}); set EXPLAIN_CACHE to a folder that can be written") from None
             self.path = kept
