@@ -34,7 +34,8 @@ from explain.archive.parquet_bytes import read_range
 from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
 from explain.archive.receipt import Receipt
 from explain.archive.store import Store
-from explain.errors import InputError, IntegrityError, UnknownNameError
+from explain.data.names import printable
+from explain.errors import InputError, IntegrityError, StorageError, UnknownNameError
 from explain.files import cache_folder, sha256_json
 
 OPEN_FILES = 64
@@ -304,9 +305,7 @@ class MapArchive:
     @cached_property
     def _index(self) -> Index:
         facts = self.job.manifest
-        folder = self.store.folder
-        kept = cache_folder("archives") / f"{hashlib.sha256(self.store.url.encode()).hexdigest()[:32]}.sqlite"
-        path = kept if folder is None else folder / "index.sqlite"
+        path = _in_cache(self.store.url) if self.store.folder is None else self.store.folder / "index.sqlite"
         return Index.open(path, facts.ids_sha256, self.manifest.ids)
 
     def note(self, event: str, **facts: Any) -> None:
@@ -318,3 +317,16 @@ class MapArchive:
         with suppress(OSError):  # a full disk is told by the next file, which matters more
             with open(os.open(self.store.folder / EVENTS, flags, 0o644), "w", encoding="utf-8") as stream:
                 stream.write(line)
+
+
+def _in_cache(url: str) -> Path:
+    """Where the index of a bucket is kept.
+
+    Raises:
+        StorageError: there is no place for it.
+    """
+    try:
+        return cache_folder("archives") / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.sqlite"
+    except (OSError, RuntimeError) as error:  # no home
+        raise StorageError(f"the index of {printable(url)} has no place in the user's cache ({error}); set "
+                           "EXPLAIN_CACHE to a folder that can be written") from None  # fmt: skip

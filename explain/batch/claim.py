@@ -11,11 +11,12 @@ from explain.archive.job import KEY, Job, MapFacts
 from explain.archive.manifest import Manifest, ManifestFacts, same_images
 from explain.archive.store import Store
 from explain.attribution import Attribution
-from explain.batch.estimate import map_facts, trial_images
+from explain.batch.estimate import map_facts, noise, trial_images
 from explain.batch.images import Images, find_batch
 from explain.batch.models import Source, model_facts
 from explain.batch.numbers import same_classes
 from explain.batch.settings import Settings
+from explain.batch.shard import IMAGE_ERRORS, status_of
 from explain.engine import attribute, load_images
 from explain.errors import InputError
 from explain.model import TunedModel
@@ -136,11 +137,27 @@ class Claim:
         """What each method gives, seen on a few images, and seconds per image."""
         pictures, facts, seconds = trial_images(manifest.shard(0)), [], 0.0
         for name, model in self.models.items():
-            facts += map_facts(name, self._explain(model, pictures[:1]))
-            began = time.perf_counter()  # the first call also paid for what is made once
-            self._explain(model, pictures)
-            seconds += time.perf_counter() - began
-        return facts, seconds / len(pictures)
+            try:
+                own, spent = self._try(name, model, pictures)
+            except IMAGE_ERRORS as error:  # because of one of these images, or always?
+                status_of(error)
+                own, spent = self._try_noise(name, model)
+            facts += own
+            seconds += spent
+        return facts, seconds
+
+    def _try_noise(self, name: str, model: TunedModel) -> tuple[list[MapFacts], float]:
+        try:
+            return self._try(name, model, [noise()])
+        except IMAGE_ERRORS as error:
+            status_of(error)
+            raise InputError(f"model {name!r} cannot explain any image: {error}") from None
+
+    def _try(self, name: str, model: TunedModel, pictures: Sequence[Any]) -> tuple[list[MapFacts], float]:
+        facts = map_facts(name, self._explain(model, pictures[:1]))
+        began = time.perf_counter()  # the first call also paid for what is made once
+        self._explain(model, pictures)
+        return facts, (time.perf_counter() - began) / len(pictures)
 
     def _explain(self, model: TunedModel, pictures: Sequence[Any]) -> dict[str, Attribution]:
         return attribute(model, load_images(pictures, model.transform), methods=tuple(self.methods),

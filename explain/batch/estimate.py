@@ -31,8 +31,12 @@ def trial_images(entries: Sequence[Entry]) -> list[Image.Image]:
             found.append(image)
         if len(found) == TRIAL_IMAGES:
             return found
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    return found or [Image.fromarray(noise)]
+    return found or [noise()]
+
+
+def noise() -> Image.Image:
+    """A picture of noise: what any model can explain."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
 def map_facts(model: str, maps: Mapping[str, Attribution]) -> list[MapFacts]:

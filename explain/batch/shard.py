@@ -42,6 +42,9 @@ CHUNK = 32
 TRIES = 2
 """Times that a shard may be left by a killed process before its images are decoded in a process of their own."""
 
+IMAGE_ERRORS = (NonFiniteError, RuntimeError, MemoryError)
+"""What an image may bring about; `status_of` tells these from other faults."""
+
 Step = Callable[[int], None]
 """Called with how many more images are done."""
 
@@ -159,14 +162,14 @@ class Explainer:
             return [], {}, {}
         try:
             return ready, self._maps(ready), {}
-        except (NonFiniteError, RuntimeError, MemoryError) as error:
-            _status_of(error)
+        except IMAGE_ERRORS as error:
+            status_of(error)
         failed: dict[int, tuple[str, str]] = {}
         for one in ready:  # which of them it is
             try:
                 self._maps([one])
-            except (NonFiniteError, RuntimeError, MemoryError) as error:
-                failed[one.row] = (_status_of(error), str(error).replace("image(s) [0]", "this image"))
+            except IMAGE_ERRORS as error:
+                failed[one.row] = (status_of(error), str(error).replace("image(s) [0]", "this image"))
         good = [one for one in ready if one.row not in failed]
         return good, self._maps(good) if good else {}, failed
 
@@ -216,7 +219,7 @@ class Explainer:
         return drawn < count / self.job.manifest.count
 
 
-def _status_of(error: BaseException) -> str:
+def status_of(error: BaseException) -> str:
     """The status of an image that this error befell; raises the error again where it is not about images."""
     if isinstance(error, NonFiniteError):
         return "nonfinite_output"
