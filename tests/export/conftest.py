@@ -41,8 +41,9 @@ def odd(tiny_pair: MatchedPair, pictures: Dataset, tmp_path_factory: pytest.Temp
             Image.open(pictures.samples[index].path).save(file)
         samples.append(Sample(name, file, pictures.samples[index].label, sha256_file(file)))
     return explain.attribute_dataset(
-        tiny_pair.path / "vpt", samples, out=folder / "maps", methods=("grad_cam", "integrated_gradients"), shard_size=8,
-        options={"integrated_gradients": {"n_steps": 3}}, store_maps=f"sample:{len(ODD_IDS) // 2}", device="cpu",
+        tiny_pair.path / "vpt", samples, out=folder / "maps", methods=("grad_cam", "integrated_gradients"),
+        shard_size=8, options={"integrated_gradients": {"n_steps": 3}}, store_maps=f"sample:{len(ODD_IDS) // 2}",
+        device="cpu",
     )  # fmt: skip
 
 
