@@ -77,7 +77,7 @@ def attribute(
                 memory_budget="auto" if memory is None else memory * 2**20, precision=precision, device=device,
                 methods=tuple(method or DEFAULT_METHODS), threads=threads, repair=repair, progress=progress, say=_say,
             )  # fmt: skip
-            if pictures or (pictures is None and len(found) <= PICTURES and found.store.folder is not None):
+            if pictures or (pictures is None and len(found) <= PICTURES):
                 _draw(found, progress)
     except Cancelled as stop:
         raise Cancelled(f"{stop}: {shlex.join(['explain', *sys.argv[1:]])}") from None
@@ -112,13 +112,21 @@ def _say(line: str) -> None:
 
 
 def _draw(found: Any, progress: Any) -> None:
-    from explain.export.base import EXPORTS
+    """Pictures beside the maps; the maps are there whether or not they can be drawn."""
+    from explain.export.base import export as write
 
-    folder = Path(found.store.folder) / "pictures"
+    if found.store.folder is None:
+        _say("no pictures were drawn, since the archive is no folder; explain archive export draws them elsewhere")
+        return
+    folder = found.store.folder / "pictures"
     if folder.exists():
         return
-    EXPORTS.create("png").write(found, folder, None, progress)
-    console.print(f"pictures in {folder}", highlight=False)
+    try:
+        write(found, folder, format="png", progress=progress)
+    except InputError as error:
+        _say(f"warning: no pictures: {error}")
+    else:
+        console.print(f"pictures in {folder}", highlight=False)
 
 
 def _tell(found: Any) -> None:

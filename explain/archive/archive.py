@@ -116,10 +116,22 @@ class MapArchive:
             UnknownNameError: no such image, or its shard is not computed yet.
             IntegrityError: its shard is damaged.
         """
+        found = self.at(self.row_of(name))
+        if found.id != name:
+            raise IntegrityError(f"{self.store.url}: the index leads from {name!r} to {found.id!r}; delete "
+                                 "index.sqlite, and it is made again")  # fmt: skip
+        return found
+
+    def row_of(self, name: str) -> int:
+        """Row of an image in the manifest, by its id.
+
+        Raises:
+            UnknownNameError: no such image.
+        """
         row = self._index.row_of(name)
         if row is None:
             raise UnknownNameError(f"no image {name!r} in {self.store.url}; its ids are like {next(self.ids())!r}")
-        return self.at(row)
+        return row
 
     def at(self, row: int) -> Explained:
         """One image by its row in the manifest; raises as the index by id does."""

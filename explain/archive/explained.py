@@ -132,6 +132,9 @@ class Explained(Mapping[str, Mapping[str, StoredMap]]):
             raise UnknownNameError(f"no model {model!r} in this archive; it has {known}")
         return found
 
+    def __contains__(self, model: object) -> bool:
+        return model in self._maps
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._maps)
 

@@ -6,6 +6,7 @@ with must have the same configuration, and one that has not is told each key tha
 
 import re
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import field_validator
@@ -13,6 +14,7 @@ from pydantic import field_validator
 from explain.archive.manifest import ManifestFacts
 from explain.archive.maps_file import Column
 from explain.archive.sealed import Sealed
+from explain.data.names import from_printable
 from explain.errors import InputError
 from explain.files import sha256_json
 from explain.record import Record
@@ -48,6 +50,11 @@ class DataFacts(Record):
     has_masks: bool
     source: str
     licence: str
+
+    @property
+    def folder(self) -> Path | None:
+        """The root as a path."""
+        return None if self.root is None else Path(from_printable(self.root))
 
 
 class ModelFacts(Record):

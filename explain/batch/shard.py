@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -82,7 +81,7 @@ def run_shard(
     tries = begin(archive.store, shard)
     try:
         with ExitStack() as stack:
-            root = None if archive.job.data.root is None else Path(archive.job.data.root)
+            root = archive.job.data.folder
             decode: Decode = lambda entry, row: read_image(entry, row, root)  # noqa: E731
             if tries >= TRIES:
                 archive.note("isolated", shard=shard, tries=tries)
@@ -136,9 +135,8 @@ class Explainer:
         size, entry = (loaded.image.height, loaded.image.width), loaded.entry
         mask = None
         if entry.mask is not None and self.job.data.has_masks:
-            root = None if self.job.data.root is None else Path(self.job.data.root)
             try:
-                mask = load_mask(entry.mask, size, root=root)
+                mask = load_mask(entry.mask, size, root=self.job.data.folder)
             except ImageRejected as error:
                 return Ready(**own | {"status": "bad_mask", "detail": error.detail}, size=size)
         transforms = {model.transform for model in self.models.values()}

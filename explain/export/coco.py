@@ -22,7 +22,7 @@ from explain.archive.archive import MapArchive
 from explain.archive.explained import StoredMap
 from explain.archive.manifest import Entry
 from explain.attribution import Array
-from explain.data.names import from_printable, printable
+from explain.data.names import printable
 from explain.errors import InputError
 from explain.export.base import EXPORTS, WRITING, Chosen, Export, about, all_maps, check_switches
 from explain.render.heatmap import resize
@@ -155,8 +155,7 @@ def _images(chosen: Chosen) -> Iterator[dict[str, Any]]:
 
 def _file_name(archive: MapArchive, entry: Entry) -> str:
     """The file below the folder of the data, or its whole path where it lies elsewhere."""
-    root = archive.job.data.root
-    folder = None if root is None else Path(from_printable(root))
+    folder = archive.job.data.folder
     inside = folder is not None and entry.path.is_relative_to(folder)
     return printable(entry.path.relative_to(folder) if folder is not None and inside else entry.path)
 

@@ -21,7 +21,7 @@ from explain.archive.explained import StoredMap
 from explain.archive.manifest import Entry
 from explain.batch.loading import read_picture
 from explain.data.decode import WHITE
-from explain.data.names import from_printable, printable
+from explain.data.names import printable
 from explain.errors import InputError
 from explain.export.base import EXPORTS, Chosen, Export, all_maps, check_switches
 from explain.methods.base import METHODS, check_whole
@@ -86,8 +86,7 @@ class Png(Export):
         return max(1, round(height * share)), max(1, round(width * share))
 
     def _image(self, archive: MapArchive, entry: Entry) -> Image.Image:
-        root = archive.job.data.root
-        found = read_picture(entry.path, entry.sha256, None if root is None else Path(from_printable(root)))
+        found = read_picture(entry.path, entry.sha256, archive.job.data.folder)
         if found.image is None:
             raise InputError(f"image {entry.id!r} cannot be drawn: {found.detail} ({found.status}). Put it back, leave "
                              "it out, or draw the maps alone with plain=true")  # fmt: skip
