@@ -7,7 +7,6 @@ import pytest
 from squares import TINY_RECIPE, draw_pictures
 
 from explain import cli
-from explain.attribution import Attribution
 from explain.training.pair import MatchedPair
 
 
@@ -35,21 +34,6 @@ def test_train_makes_a_pair_and_prints_its_table(
     pair = MatchedPair.load(tmp_path / "pair")
     assert pair.vpt.recipe == TINY_RECIPE
     assert f"{pair.ft.manifest.trained_parameters:,}" in shown
-
-
-def test_attribute_writes_maps_and_pictures_and_names_bad_images(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_pair: MatchedPair, tmp_path: Path
-) -> None:
-    images = draw_pictures(tmp_path / "images", per_class=2)
-    (images / "left" / "empty.jpg").write_bytes(b"")
-    run = tiny_pair.vpt.path
-    code = explain(monkeypatch, "attribute", run, images, "--out", tmp_path / "maps", "--target", "right")
-    assert code == 3
-    assert "empty.jpg: empty" in capsys.readouterr().err
-    maps = Attribution.load(tmp_path / "maps" / "attention_rollout.safetensors")
-    assert maps.values.shape == (4, 4, 4)
-    assert set(maps.targets.tolist()) == {tiny_pair.vpt.model.class_names.index("right")}
-    assert len(list((tmp_path / "maps").glob("*.png"))) == 4 * 3
 
 
 def test_report_writes_a_pdf(
