@@ -133,6 +133,10 @@ class Explainer:
         if loaded.image is None:
             return Ready(**own)
         size, entry = (loaded.image.height, loaded.image.width), loaded.entry
+        classes = min(len(model.class_names) for model in self.models.values())
+        if self.job.targets == "label" and (entry.label is None or not 0 <= entry.label < classes):
+            detail = f"the maps explain labels, and its label is {entry.label}; the models have {classes} classes"
+            return Ready(**own | {"status": "no_label", "detail": detail}, size=size)
         mask = None
         if entry.mask is not None and self.job.data.has_masks:
             try:

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from explain.archive.archive import MapArchive
 from explain.attribution import Attribution
 from explain.batch import images as listing
 from explain.batch import loading
-from explain.data.base import Dataset, load_data
+from explain.data.base import Dataset, Rejected, load_data
 from explain.errors import InputError, UnknownNameError
 from explain.files import sha256_tensors
 from explain.metrics.agreement import pearson
@@ -300,6 +301,15 @@ def test_images_that_cannot_be_used_are_rows_with_a_reason(pictures: Dataset, tm
     with pytest.raises(UnknownNameError, match="has no maps: empty"):
         found["empty.png"]["model"]
     assert found["good.png"]["model"]["attention_rollout"].shape == (3, 4)
+
+
+def test_a_file_without_a_label_among_labelled_images_is_a_row_with_a_reason(pictures: Dataset, tmp_path: Path) -> None:
+    """What the data set rejected when it was read, and somebody put right since."""
+    repaired = Rejected(pictures.samples[5].path, "empty", "the file has no bytes")
+    given = replace(few(pictures), rejected=(repaired,))
+    found = rollout(small_model(), given, tmp_path / "maps", targets="label").to_pandas()
+    assert found["status"].tolist() == ["ok"] * 4 + ["no_label"]
+    assert "its label is None" in found["detail"].iloc[4]
 
 
 def test_masks_of_a_table_say_how_much_of_a_map_lies_inside(pictures: Dataset, tmp_path: Path) -> None:

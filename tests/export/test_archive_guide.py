@@ -53,7 +53,7 @@ def test_the_table_of_columns_names_every_column(archive: MapArchive) -> None:
 
 
 def test_the_table_of_statuses_names_every_status() -> None:
-    of_batch = {"ok", "bad_mask", "hash_mismatch", "decoder_crashed", "nonfinite_output", "oom"}
+    of_batch = {"ok", "bad_mask", "no_label", "hash_mismatch", "decoder_crashed", "nonfinite_output", "oom"}
     assert rows("status | meaning") == of_batch | set(REASONS)
 
 
