@@ -13,7 +13,7 @@ import math
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,8 @@ def _create(architecture: str, **options: Any) -> VisionTransformer:
             "vit_base_patch16_224 (`explain backbones list` shows them)"
         )
     try:
-        with _offline_when_unreachable(), torch.random.fork_rng(devices=[]):
+        asked = _offline_when_unreachable() if options.get("pretrained") else nullcontext()
+        with asked, torch.random.fork_rng(devices=[]):
             return timm.create_model(architecture, num_classes=0, **options)
     except (OSError, HfHubHTTPError) as error:
         raise BackboneError(

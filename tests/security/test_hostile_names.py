@@ -186,11 +186,26 @@ def test_the_viewer_sends_hostile_names_as_text_and_never_as_markup(
     assert "img" not in drawn and "script" not in drawn
 
 
-def start(monkeypatch: pytest.MonkeyPatch, run: Path) -> AppTest:
+def test_a_link_finds_only_what_the_run_has(
+    tiny_pair: MatchedPair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: list[str]
+) -> None:
+    link = {"sample": "../../../etc/passwd", "target": "class:'; DROP TABLE images; --", "class": IMAGE,
+            "outcome": SCRIPT, "lang": "../en"}  # fmt: skip
+    page = start(monkeypatch, tiny_pair.path, link)
+    assert not page.exception and not page.error
+    assert len(page.warning) == len(link)
+    shown = [str(warning.value) for warning in page.warning]
+    assert all(any(literal(value) in text for text in shown) for value in link.values())
+    assert not [name for name in opened if "passwd" in name]
+    assert page.selectbox(key="sample").value in tiny_pair.vpt.predictions.ids
+
+
+def start(monkeypatch: pytest.MonkeyPatch, run: Path, link: dict[str, str] | None = None) -> AppTest:
     main = Path(app.__file__).parent / "main.py"
     monkeypatch.setattr("sys.argv", [str(main)])
     monkeypatch.setenv(state.RUN_VARIABLE, str(run))
     test = AppTest.from_file(str(main), default_timeout=120)
+    test.query_params.update(link or {})
     test.context["locale"] = "en-US"
     return test.run()
 
