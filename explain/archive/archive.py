@@ -15,7 +15,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
 from explain.archive.receipt import Receipt
 from explain.archive.store import Store
 from explain.data.names import printable
-from explain.errors import InputError, IntegrityError, StorageError, UnknownNameError
+from explain.errors import ExplainError, InputError, IntegrityError, StorageError, UnknownNameError
 from explain.files import cache_folder, sha256_json
 
 OPEN_FILES = 64
@@ -251,7 +251,17 @@ class MapArchive:
         for name, expected in files.items():  # checksums of pages cover neither their headers nor the footer
             if self.file_sha256(name) != expected:
                 raise IntegrityError(f"{self.store.name(name)} is damaged; explain archive repair {self.store.url}")
-        return self.store.dataset(sorted(files), checked)
+        with self._table_errors():
+            return self.store.dataset(sorted(files), checked)
+
+    @contextmanager
+    def _table_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:  # nothing that was written here, though it is vouched for
+            if isinstance(error, ExplainError):
+                raise
+            raise IntegrityError(f"the table of numbers of {self.store.url} cannot be read ({error})") from None
 
     def _table_files(self) -> dict[str, str]:
         """The files of the table and their SHA-256: the joined ones of a finished archive, else one per shard."""
@@ -276,7 +286,9 @@ class MapArchive:
 
     def to_arrow(self) -> pa.Table:
         """The table of numbers in memory, as Arrow."""
-        return self._dataset.to_table()
+        dataset = self._dataset
+        with self._table_errors():
+            return dataset.to_table()
 
     def to_pandas(self) -> Any:
         """The table of numbers in memory, as a pandas DataFrame."""

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from explain.archive.manifest import Entry
 from explain.archive.maps_file import Column, Row
 from explain.attribution import Array, Attribution
-from explain.errors import InputError, UnknownNameError
+from explain.errors import InputError, IntegrityError, UnknownNameError
 
 if TYPE_CHECKING:
     from explain.archive.archive import MapArchive
@@ -158,6 +158,8 @@ class Explained(Mapping[str, Mapping[str, StoredMap]]):
         return found
 
     def _map(self, column: Column, values: Array, grids: Mapping[tuple[str, str], Array]) -> StoredMap:
-        grid = grids[column.model, column.method]
-        target = self._stored.targets[column.model]
+        grid, target = grids.get((column.model, column.method)), self._stored.targets.get(column.model)
+        if grid is None or target is None:
+            raise IntegrityError(f"image {self.id!r} has a map {column.name} without its target or its sums per patch; "
+                                 "explain archive verify")  # fmt: skip
         return StoredMap(column.model, column.method, values, grid, target, column.form)

@@ -15,6 +15,7 @@ from explain.archive.archive import MapArchive
 from explain.archive.commit import now
 from explain.archive.job import FINISHED, Finished
 from explain.archive.paths import PER_FOLDER, RECEIPTS, key
+from explain.errors import IntegrityError
 from explain.files import sha256_json
 
 ROW_GROUP = 128
@@ -56,6 +57,9 @@ def _joined(archive: MapArchive, shards: Sequence[int]) -> pa.Buffer:
     with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for first in range(0, len(shards), ROW_GROUP):
             parts = [archive.metrics_table(shard) for shard in shards[first : first + ROW_GROUP]]
+            if any(part.schema != schema for part in parts):
+                raise IntegrityError(f"the shards of {archive.store.url} have tables of different columns: some are "
+                                     "not of this archive; make it again")  # fmt: skip
             writer.write_table(pa.concat_tables(parts))
     return sink.getvalue()
 

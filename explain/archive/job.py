@@ -7,9 +7,9 @@ with must have the same configuration, and one that has not is told each key tha
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
 from explain.archive.manifest import ManifestFacts
 from explain.archive.maps_file import Column
@@ -25,6 +25,9 @@ FINISHED = "finished.json"
 MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 SAMPLE_POLICY = re.compile(r"sample:([1-9][0-9]{0,9})(?::([0-9]{1,9}))?")
 POLICIES = ("int8", "fp16", "grid", "sample:COUNT", "sample:COUNT:SEED")
+
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Rows or columns of an image or map."""
 
 Value = bool | int | float | str | None
 """What an option may be, as JSON holds it."""
@@ -78,8 +81,8 @@ class ModelFacts(Record):
     tuning: str
     tuning_options: dict[str, Value]
     class_names: tuple[str, ...]
-    image_size: tuple[int, int]
-    grid: tuple[int, int]
+    image_size: tuple[Size, Size]
+    grid: tuple[Size, Size]
     backbone: str | None
     run: str | None
     run_identity: str | None
@@ -106,7 +109,7 @@ class MapFacts(Record):
 
     model: str
     method: str
-    shape: tuple[int, int]
+    shape: tuple[Size, Size]
     on_grid: bool
     numbers: tuple[str, ...]
     notes: dict[str, Value]
@@ -148,6 +151,16 @@ class Job(Sealed):
     @classmethod
     def _is_a_policy(cls, value: str) -> str:
         return check_policy(value)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        names = [facts.name for facts in self.models]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"expected models whose names differ, got {names}")
+        maps = [(facts.model, facts.method) for facts in self.maps]
+        if sorted(maps) != sorted((name, method) for name in names for method in self.methods):
+            raise ValueError(f"expected one entry of maps per model and method, got {maps}")
+        return self
 
     @cached_property
     def config(self) -> dict[str, Any]:

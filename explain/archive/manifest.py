@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, model_validator
 
 from explain.archive.store import Store
 from explain.data.names import from_printable, printable
@@ -26,6 +28,9 @@ from explain.files import sha256_json
 from explain.record import Record
 
 SHARDS_PER_PART = 1000
+
+MOST = 10**12
+"""Images at most; a larger number is no number of images."""
 
 SCHEMA = pa.schema([
     ("id", pa.string()), ("path", pa.string()), ("label", pa.int32()), ("sha256", pa.string()), ("mask", pa.string()),
@@ -61,10 +66,17 @@ class ManifestFacts(Record):
         parts: SHA-256 of each file.
     """
 
-    count: int
-    shard_size: int
+    count: Annotated[int, Field(ge=1, le=MOST)]
+    shard_size: Annotated[int, Field(ge=1, le=MOST)]
     ids_sha256: str
     parts: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _has_a_file_per_part(self) -> Self:
+        expected = -(-self.shards // SHARDS_PER_PART)
+        if len(self.parts) != expected:
+            raise ValueError(f"expected {expected} files of {self.shards} shards, got {len(self.parts)}")
+        return self
 
     @property
     def shards(self) -> int:
@@ -101,8 +113,8 @@ class Manifest:
         Raises:
             InputError: there is none, or a shard size below 1.
         """
-        if shard_size < 1:
-            raise InputError(f"expected a shard_size of at least 1, got {shard_size}")
+        if not 1 <= shard_size <= MOST:
+            raise InputError(f"expected a shard_size from 1 to {MOST:,}, got {shard_size}")
         waiting, seen, hashes, count = iter(entries), hashlib.sha256(), [], 0
         while first := list(islice(waiting, shard_size)):
             sink = pa.BufferOutputStream()
@@ -168,6 +180,9 @@ class Manifest:
         except (OSError, pa.ArrowException) as error:
             raise IntegrityError(f"{self.store.name(_part(part))} cannot be read ({error}); the list of images is "
                                  "damaged, so the archive has to be made again") from None  # fmt: skip
+        known = table.schema == pa.schema([SCHEMA.field(name) for name in columns])
+        if not known or any(table[name].null_count for name in {"id", "path"} & set(columns)):
+            raise IntegrityError(f"{self.store.name(_part(part))} is no list of images")
         if len(table) != self.facts.size(shard):
             raise IntegrityError(f"{self.store.name(_part(part))}: expected {self.facts.size(shard)} images in shard "
                                  f"{shard}, got {len(table)}")  # fmt: skip
