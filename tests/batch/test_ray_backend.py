@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -208,12 +209,13 @@ def test_more_workers_than_fit_are_refused_since_they_would_never_start(asked, r
 # Ray itself
 
 
-def workers(doing: str = "") -> list[psutil.Process]:
-    """Processes of Ray that compute shards, of this program and those it started."""
+def workers(doing: str = "", of: int | None = None) -> list[psutil.Process]:
+    """Processes that compute shards for this program, or for the one of that number; nobody else's."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if f"ray::ShardActor{doing}" in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
+    for process in psutil.Process(of).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if f"ray::ShardActor{doing}" in " ".join(process.cmdline()):
+                found.append(process)
     return found
 
 
@@ -266,7 +268,7 @@ def committed(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("receipts/*/*.json")}
 
 
-def wait_for(what, seconds: float = 90) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "it took too long"
@@ -306,17 +308,19 @@ def test_driver_that_is_stopped_leaves_no_process_and_only_what_is_missing_is_co
     pictures, tiny_pair, tmp_path, kill
 ):
     out = tmp_path / "maps"
-    with start(tiny_pair, pictures.root, out, "ray", steps=400) as driver:
-        wait_for(lambda: committed(out) and workers(".run"))
+    with start(tiny_pair, pictures.root, out, "ray", steps=100) as driver:
+        wait_for(lambda: committed(out) and workers(".run", driver.pid))
         family = psutil.Process(driver.pid).children(recursive=True)
-        assert len(family) > 4
+        agents = [one for one in family if one.name().endswith("Agent")]
+        assert len(family) > 4 and len(agents) <= 2
         driver.send_signal(kill)
         assert driver.wait(10) != 0
-    wait_for(lambda: not alive(family), 30)
+    wait_for(lambda: len(alive(family)) <= len(alive(agents)), 30)
+    wait_for(lambda: not alive(agents), 90)  # Ray's own; they try for a minute to report that Ray is gone
     before = committed(out)
     assert 0 < len(before) < SHARDS
-    assert bool(list(Store.open(out).list("attempts"))) is (kill == signal.SIGKILL)
-    assert start(tiny_pair, pictures.root, out, "ray", steps=400).wait(200) == 0
+    assert bool(list(Store.open(out).list("attempts"))) is (kill != signal.SIGINT)
+    assert start(tiny_pair, pictures.root, out, "ray", steps=100).wait(200) == 0
     after = committed(out)
     assert len(after) == SHARDS
     assert {name: after[name] for name in before} == before
@@ -329,7 +333,7 @@ def test_ray_listens_to_this_machine_alone_and_writes_nothing_below_home(picture
     home.parent.touch()  # nothing can be made below a file
     addresses = set()
     with start(tiny_pair, pictures.root, out, "ray", steps=50, HOME=str(home), EXPLAIN_CACHE=str(tmp_path)) as driver:
-        wait_for(lambda: workers(".run"))
+        wait_for(lambda: workers(".run", driver.pid))
         for process in psutil.Process(driver.pid).children(recursive=True):
             addresses |= {one.laddr.ip for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
         assert driver.wait(200) == 0
