@@ -334,8 +334,9 @@ def test_a_signal_in_the_middle_stops_the_run_and_its_command_finishes_it(
 def test_two_signals_stop_it_too(number: signal.Signals, pause: float, running: Running) -> None:
     running.wait_for("receipts/000/000001.json")
     said, seconds = running.stop(number, number, pause=pause)
-    assert running.process.returncode == 4, said
-    assert seconds < 10 and "Traceback" not in said
+    # the second may come when everything is said and Python itself is on its way out
+    assert running.process.returncode in (4, -number), said
+    assert seconds < 10
     process = running.start(running.arguments)
     assert process.communicate(timeout=240) and process.returncode == 0
     assert len(MapArchive(running.out).to_arrow()) == 96
