@@ -146,7 +146,9 @@ def read_table(path: Path) -> pa.Table:
         IntegrityError: the file is missing, cut short, damaged or not Parquet.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(path, page_checksum_verification=True)
+        _ = table.schema.names  # a name that is no text is found here
+        return table
     except FileNotFoundError:
         raise IntegrityError(f"{path} is missing; the folder is not complete") from None
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from explain.data.base import FORMATS, PARTS, Dataset, Progress, Rejected, Sample
@@ -99,8 +100,10 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
 
 def _open(path: Path) -> Any:
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.ParquetFile(path)
+        _ = table.schema_arrow.names  # a name that is no text is found here
+        return table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
 
 
@@ -244,15 +247,19 @@ def _written(
         (fresh / split).mkdir()
         for path in paths:
             for batch in _batches(path, [columns.image, columns.label], _BATCH):
-                images, labels = batch.column(columns.image).to_pylist(), batch.column(columns.label).to_pylist()
+                column = batch.column(columns.image)
+                if pa.types.is_struct(column.type):  # the path beside the bytes is not looked at, it may be no text
+                    column = pc.struct_field(column, "bytes")
+                images, labels = column.to_pylist(), batch.column(columns.label).to_pylist()
                 yield [_write(fresh / split, row + number, image, index_of.get(label), label)
                        for number, (image, label) in enumerate(zip(images, labels, strict=True))]  # fmt: skip
                 row += len(labels)
 
 
-def _write(folder: Path, row: int, image: Any, index: int | None, label: int | None) -> Candidate | Rejected:
+def _write(
+    folder: Path, row: int, content: bytes | None, index: int | None, label: int | None
+) -> Candidate | Rejected:
     """Write one image; its name is its row, since names inside a table are not to be trusted with a disk."""
-    content = image.get("bytes") if isinstance(image, dict) else image
     suffix = _SUFFIXES.get(sniff_format(content[:32]) or "", ".bin") if content else ".bin"
     path = folder / f"{row:07}{suffix}"
     if index is None:

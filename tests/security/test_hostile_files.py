@@ -345,6 +345,18 @@ def test_a_table_with_a_link_out_of_its_folder_rejects_it(pictures: Dataset, tmp
     assert [item.reason for item in load_data(table / "labels.csv").rejected] == ["outside_root"]
 
 
+def test_the_path_beside_the_bytes_of_an_image_may_be_no_text(
+    pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    no_text = pa.Array.from_buffers(pa.string(), 2, [None, *pa.array([b"\xff\xfe", b"\x80"]).buffers()[1:]])
+    content = pa.array([sample.path.read_bytes() for sample in pictures.samples[:2]])
+    images = pa.StructArray.from_arrays([content, no_text], ["bytes", "path"])
+    pq.write_table(pa.table({"image": images, "label": [0, 1]}), tmp_path / "data" / "train-0.parquet")
+    assert len(load_data(tmp_path / "data")) == 2
+
+
 def test_a_parquet_row_that_names_a_file_instead_of_bytes_is_not_read(
     pictures: Dataset, tmp_path: Path, outside: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
