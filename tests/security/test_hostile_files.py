@@ -161,7 +161,7 @@ def test_a_run_manifest_names_the_files_of_a_run_and_no_others(
     for files in ({name: "0" * 64}, manifest["files"] | {name: "0" * 64}):
         write_json(copy / "manifest.json", manifest | {"files": files})
         opened.clear()
-        with pytest.raises(IntegrityError, match="names a file that no run has"):
+        with pytest.raises(IntegrityError, match="names a file that no run has|holds control characters"):
             Run.load(copy)
         ours = [path for path in opened if str(tmp_path) in path or path.startswith(("/etc", "C:", "file:", "s3:"))]
         assert [path for path in ours if not path.endswith("manifest.json")] == []
