@@ -59,12 +59,17 @@ class IsolatedDecoder:
         self.close()
 
     def __call__(self, entry: "Entry", row: int) -> Loaded:
-        """One image of a shard.
+        """One image of a shard. Its mask is only tried here: one that breaks its decoder is a `bad_mask`.
 
         Raises:
             ExplainError: no child can be started at all.
         """
-        return Loaded.of(entry, row, self.read(entry.path, entry.sha256))
+        picture = self.read(entry.path, entry.sha256)
+        if picture.status == "ok" and entry.mask is not None:
+            tried = self.read(entry.mask, None)
+            if tried.status == "decoder_crashed":
+                picture = Picture(None, "bad_mask", f"its mask cannot be used: {tried.detail}")
+        return Loaded.of(entry, row, picture)
 
     def read(self, path: Path, sha256: str | None) -> Picture:
         """One file; `path` and `sha256` as in `explain.batch.loading.read_picture`."""

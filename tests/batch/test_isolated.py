@@ -76,6 +76,16 @@ def test_file_that_kills_its_decoder_is_marked_and_a_new_child_goes_on(tmp_path)
 
 
 @pytest.mark.usefixtures("poison")
+def test_mask_that_kills_its_decoder_is_found_before_this_process_opens_it(tmp_path):
+    image, mask, killer = (saved(tmp_path / name, word=word) for name, word in
+                           [("a.png", b""), ("mask.png", b""), ("killer.png", b"KILL")])  # fmt: skip
+    with IsolatedDecoder() as decode:
+        found = [decode(Entry("a", image, None, None, one), 0) for one in (mask, killer, tmp_path / "gone.png")]
+    assert [one.status for one in found] == ["ok", "bad_mask", "ok"]  # the last is told apart where it is opened
+    assert found[1].image is None and "killed by signal 9" in found[1].detail
+
+
+@pytest.mark.usefixtures("poison")
 def test_file_that_never_ends_is_marked_after_its_time(tmp_path):
     began = time.monotonic()
     with IsolatedDecoder(seconds=1) as decode:
