@@ -103,6 +103,21 @@ def test_a_finished_archive_is_left_alone(pictures: Dataset, tmp_path: Path, com
     assert files_of(tmp_path / "maps") == before
 
 
+def test_what_killed_processes_left_is_cleared_away(begun: "Begun", tmp_path: Path) -> None:
+    folder = shutil.copytree(begun.folder, tmp_path / "maps")
+    dead = "gone~4194303~0-0-1~0123abcd"
+    left = [key(ATTEMPTS, 0), "probe-0123456789abcdef", "writer.lock.0123456789abcdef"]
+    for name in left:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    elsewhere = folder / "maps/000" / f".000000.parquet~{dead}.tmp"
+    elsewhere.write_text("of a machine that may be alive")
+    begun.ask(out=folder)
+    assert not [name for name in left if (folder / name).exists()]
+    assert elsewhere.exists()
+    assert verify(MapArchive(folder)) == []
+
+
 @dataclass(frozen=True)
 class Shuffled(Backend):
     """Shards in another order, each by models of its own."""
