@@ -258,7 +258,7 @@ class MapArchive:
     def _table_errors(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError) as error:  # nothing that was written here, though it is vouched for
+        except (pa.ArrowException, OSError, ValueError) as error:  # never written here, though it is vouched for
             if isinstance(error, ExplainError):
                 raise
             raise IntegrityError(f"the table of numbers of {self.store.url} cannot be read ({error})") from None
@@ -318,9 +318,10 @@ class MapArchive:
         receipt.metrics.check(data, what)
         try:
             table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+            names = set(table.column_names)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise IntegrityError(f"{what} is no table of numbers ({error})") from None
-        if len(table) != receipt.count or not set(EVERY_TABLE) <= set(table.column_names):
+        if len(table) != receipt.count or not set(EVERY_TABLE) <= names:
             raise IntegrityError(f"{what} is no table of the numbers of {receipt.count} images")
         return table
 
