@@ -178,10 +178,14 @@ class MapArchive:
             IntegrityError: the receipt is damaged, or belongs to another shard or job.
         """
         name = key(RECEIPTS, shard)
-        if not self.store.exists(name):
+        try:  # most often it is there, and looking first would be one more request to a bucket
+            data = self.store.read(name)
+        except IntegrityError:
+            if self.store.exists(name):
+                raise
             raise UnknownNameError(f"shard {shard} of {self.store.url} is not computed yet; run the same "
-                                   "`explain attribute` again to continue")  # fmt: skip
-        receipt = Receipt.from_bytes(self.store.read(name), self.store.name(name))
+                                   "`explain attribute` again to continue") from None  # fmt: skip
+        receipt = Receipt.from_bytes(data, self.store.name(name))
         expected = (shard, self.job.manifest.first_row(shard), self.job.manifest.size(shard), self.job.sha256)
         found = (receipt.shard, receipt.first_row, receipt.count, receipt.job)
         if found != expected:
