@@ -48,8 +48,8 @@ def attribute(
                                                        "up to 100 images.")] = None,
     backend: Annotated[str, typer.Option(help="inline: this process; ray: a cluster, or several processes "
                                               "here.")] = "inline",
-    workers: Annotated[int | None, typer.Option(help="Processes of the backend ray; default: one per GPU, or per two "
-                                                     "cores.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of the backend ray; default: one per GPU, or per "
+                                                     "core.")] = None,
     shard_size: Annotated[int, typer.Option(help="Images that are computed and kept, or not, as one.")] = 1024,
     batch_size: Annotated[int, typer.Option(help="Images per pass.")] = 8,
     memory: Annotated[int | None, typer.Option(help="MiB that a pass may take; default 1024 on a CPU, half of a "

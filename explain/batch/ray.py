@@ -26,6 +26,7 @@ import torch
 from explain.archive.commit import give_up
 from explain.archive.store import Store
 from explain.batch.base import BACKENDS, Backend, Done, Work, Worker
+from explain.batch.guard import Guard
 from explain.batch.models import Source
 from explain.batch.settings import Settings
 from explain.batch.shard import Step
@@ -36,7 +37,6 @@ HANDED_OUT = 4
 
 OBJECT_STORE_BYTES = 100_000_000
 """Ray's shared memory. Nothing large travels, and Ray would take a third of the machine's memory."""
-
 
 SECONDS_TO_CONNECT = 10
 
@@ -100,10 +100,16 @@ class Ray(Backend):
         first = list(islice(shards, 1))
         if not first:
             return
-        with self._cluster(work.settings) as (ray, workers, gpus):
+        with Guard() as guard, self._cluster(work.settings) as (ray, workers, gpus):
+            guard.note()
+
+            def noted(shard: int, statuses: Mapping[str, int]) -> None:
+                guard.note()  # workers may have been replaced
+                done(shard, statuses)
+
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
             actor = ray.remote(**options)(ShardActor)
-            pool = _Pool(ray, lambda: actor.remote(*arguments), chain(first, shards), done)
+            pool = _Pool(ray, lambda: actor.remote(*arguments), chain(first, shards), noted)
             try:
                 pool.work(workers)
             finally:

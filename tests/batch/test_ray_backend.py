@@ -311,12 +311,10 @@ def test_driver_that_is_stopped_leaves_no_process_and_only_what_is_missing_is_co
     with start(tiny_pair, pictures.root, out, "ray", steps=100) as driver:
         wait_for(lambda: committed(out) and workers(".run", driver.pid))
         family = psutil.Process(driver.pid).children(recursive=True)
-        agents = [one for one in family if one.name().endswith("Agent")]
-        assert len(family) > 4 and len(agents) <= 2
+        assert len(family) > 4
         driver.send_signal(kill)
         assert driver.wait(10) != 0
-    wait_for(lambda: len(alive(family)) <= len(alive(agents)), 30)
-    wait_for(lambda: not alive(agents), 90)  # Ray's own; they try for a minute to report that Ray is gone
+    wait_for(lambda: not alive(family), 30)
     before = committed(out)
     assert 0 < len(before) < SHARDS
     assert bool(list(Store.open(out).list("attempts"))) is (kill != signal.SIGINT)
