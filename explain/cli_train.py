@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from rich.table import Table
 
 from explain.console import (
@@ -18,6 +17,7 @@ from explain.console import (
     trial_table,
 )
 from explain.errors import InputError
+from explain.plain_yaml import Lines, parse_yaml
 
 if TYPE_CHECKING:
     from explain.training.recipe import Recipe
@@ -160,10 +160,7 @@ def settings(pairs: list[str], form: str = "--set field=value") -> dict[str, obj
         name, equals, text = pair.partition("=")
         if not equals:
             raise InputError(f"expected {form}, got {pair!r}")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"expected {form} with a plain value, got {pair!r}") from None
+        values[name], _ = parse_yaml(text, f"expected {form} with a plain value, got {ascii(pair[:200])}")
     return values
 
 
@@ -178,12 +175,16 @@ def _recipe(
 
     published = preset_name != "matched" and task_of(data_name) is not None
     fields = preset(preset_name, data_name if published else None).model_dump(mode="json")
+    lines: Lines = {}
     if file is not None:
-        fields |= recipe_fields(file)
+        own, lines = recipe_fields(file)
+        fields |= own
     fields |= changes
+    lines = {path: line for path, line in lines.items() if path[0] not in changes}
     if tunings:
         fields["arms"] = {name: arm.model_dump(mode="json") for name, arm in arms_of(tunings).items()}
-    return Recipe.parse(fields)
+        lines = {path: line for path, line in lines.items() if path[0] != "arms"}
+    return Recipe.parse(fields, "recipe" if file is None else str(file), lines)
 
 
 def _seeds(text: str, first: int) -> list[int]:

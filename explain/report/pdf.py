@@ -26,7 +26,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from explain.errors import ExplainError, InputError, IntegrityError
-from explain.files import read_json, write_atomically
+from explain.files import write_atomically
 from explain.i18n import translate
 from explain.render.evidence_plots import model_colour
 from explain.render.heatmap import Scope, colour_bar
@@ -34,7 +34,7 @@ from explain.report.content import Evidence, evidence_id, gather
 from explain.report.evidence_part import COMMANDS
 from explain.report.panels import Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.training.pair import MatchedPair
-from explain.training.study import seed_folder
+from explain.training.study import StudyRecord, seed_folder
 
 TEMPLATES = {"template.typ": "report.typ", "pieces.typ": "pieces.typ", "evidence.typ": "evidence.typ"}
 """Files of the page, and what they are called beside its data."""
@@ -163,7 +163,7 @@ def _open(run_or_pair: object) -> MatchedPair:
     if (folder / "manifest.json").is_file():
         raise InputError(f"{folder} is a single run; a report compares two: give the folder above it, {folder.parent}")
     if (folder / "study.json").is_file():
-        folder = seed_folder(folder, read_json(folder / "study.json")["seeds"][0])
+        folder = seed_folder(folder, StudyRecord.read(folder).seeds[0])
     return MatchedPair.load(folder)
 
 

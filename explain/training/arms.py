@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-import yaml
-
 from explain.errors import InputError
+from explain.plain_yaml import parse_yaml
 from explain.training.recipe import Arm, Recipe, Value
 from explain.tuning.base import TUNINGS
 
@@ -83,7 +82,7 @@ def _option(part: str, text: str) -> tuple[str, Value]:
 def _value(text: str) -> Value:
     """A number or truth value where the text reads as one."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value, _ = parse_yaml(text, "option")
+    except InputError:
         return text
     return value if isinstance(value, (bool, int, float, str)) else text

@@ -6,6 +6,7 @@ try more settings than the other is not the better arm but the better searched o
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,8 +16,13 @@ from pydantic import Field, ValidationError, model_validator
 from explain.backbone import DEFAULT_BACKBONE
 from explain.errors import InputError
 from explain.files import sha256_json, write_atomically
+from explain.plain_yaml import Lines, parse_yaml
 from explain.record import Record
 from explain.tuning.base import TUNINGS
+
+ARM_NAME = re.compile(r"\w[\w.-]{0,99}")
+MOST_CLAUSES = 20
+"""Wrong fields that a message lists."""
 
 Value = bool | int | float | str
 """A tuning's option."""
@@ -129,6 +135,8 @@ class Recipe(Record):
         if len(set(counts.values())) > 1 and "trials" not in self.unequal:
             raise ValueError(f"every arm needs the same number of trials, got {counts}")
         for name, arm in self.arms.items():
+            if ARM_NAME.fullmatch(name) is None or ".." in name:  # it also names a folder
+                raise ValueError(f"expected names of arms of letters, digits, '-', '_' and '.', got {ascii(name[:60])}")
             if arm.start_from is not None and (arm.start_from == name or arm.start_from not in self.arms):
                 raise ValueError(f"arm {name!r} starts from {arm.start_from!r}, which is no other arm of this recipe")
             if arm.start_from is None and TUNINGS[arm.tuning].continues:
@@ -153,8 +161,9 @@ class Recipe(Record):
 
     @classmethod
     def read(cls, path: str | Path) -> "Recipe":
-        """A recipe from a YAML file; an unknown or wrong field is an error that names it."""
-        return cls.parse(recipe_fields(path), str(path))
+        """A recipe from a YAML file; an unknown or wrong field is an error that names it and its line."""
+        fields, lines = recipe_fields(path)
+        return cls.parse(fields, str(path), lines)
 
     def write(self, path: Path) -> None:
         """Write the YAML file that `read` reads."""
@@ -162,8 +171,13 @@ class Recipe(Record):
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @classmethod
-    def parse(cls, values: Any, where: str = "recipe") -> "Recipe":
+    def parse(cls, values: Any, where: str = "recipe", lines: Lines | None = None) -> "Recipe":
         """A recipe from plain values.
+
+        Args:
+            values: field by field.
+            where: where they come from, for the message.
+            lines: the lines of a file that they were read from.
 
         Raises:
             InputError: with one clause per wrong field.
@@ -171,21 +185,33 @@ class Recipe(Record):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            clauses = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()]
+            found = error.errors(include_input=False)
+            clauses = [f"{_place(e['loc'], lines or {})}: {e['msg']}" for e in found[:MOST_CLAUSES]]
+            if len(found) > MOST_CLAUSES:
+                clauses.append(f"and {len(found) - MOST_CLAUSES} more")
             raise InputError(f"{where}: {'; '.join(clauses)}. Known fields: {', '.join(cls.model_fields)}") from None
 
 
-def recipe_fields(path: str | Path) -> dict[str, Any]:
-    """What a YAML file says of a recipe, not yet checked.
+def _place(location: tuple[int | str, ...], lines: Lines) -> str:
+    """A field by its place in the recipe, with the line of the nearest key that a file has for it."""
+    known = [lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines]
+    return ".".join(map(str, location))[:200] + (f" (line {known[0]})" if known else "") if location else "recipe"
+
+
+def recipe_fields(path: str | Path) -> tuple[dict[str, Any], Lines]:
+    """What a YAML file says of a recipe, not yet checked, and in which lines.
 
     Raises:
         InputError: it cannot be read, or is not a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the recipe {path}: {error}") from None
+    values, lines = parse_yaml(text, f"cannot read the recipe {path}")
+    if values is None:
+        return {}, {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected fields of a recipe such as `epochs: 30`, got a {type(values).__name__}")
-    return values
+    return values, lines
 

@@ -7,18 +7,21 @@ and the first values of head and prompts: an interval over seeds tells how much 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, ValidationError
 
 from explain.attribution import Array
 from explain.data.base import Dataset, load_data
 from explain.errors import InputError, IntegrityError, MismatchedRunsError
 from explain.files import read_json, write_json
 from explain.metrics.statistics import Difference, SeedDifference, paired_seeds, two_way_bootstrap
+from explain.record import Record
 from explain.training.images import Progress, quiet
 from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
-from explain.training.recipe import Recipe
+from explain.training.recipe import ARM_NAME, Recipe
 from explain.training.run import Run
 from explain.training.train import Workshop, train_arms
 
@@ -41,6 +44,27 @@ class Verdict:
     def tie(self) -> bool:
         """True unless both intervals leave out 0: other seeds, or other images, could turn the result round."""
         return self.seeds.tie or self.images.tie
+
+
+class StudyRecord(Record):
+    """What `study.json` says: the seeds, in the order they were trained, and the names of the arms."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+    arms: tuple[Annotated[str, Field(pattern=f"^{ARM_NAME.pattern}$")], ...] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> "StudyRecord":
+        """The record in a study's folder.
+
+        Raises:
+            IntegrityError: it is no such record.
+        """
+        try:
+            return cls.model_validate(read_json(folder / "study.json"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise IntegrityError(f"{folder}/study.json: {where}: {first['msg']}; train the study again") from None
 
 
 @dataclass(frozen=True)
@@ -66,9 +90,9 @@ class Study:
         folder = Path(path)
         if not (folder / "study.json").is_file():
             raise IntegrityError(f"{folder} holds no study (no study.json); `explain train DATA --seeds 5` makes one")
-        record = read_json(folder / "study.json")
-        runs = {seed: {arm: Run.load(seed_folder(folder, seed) / arm) for arm in record["arms"]}
-                for seed in record["seeds"]}  # fmt: skip
+        record = StudyRecord.read(folder)
+        runs = {seed: {arm: Run.load(seed_folder(folder, seed) / arm) for arm in record.arms}
+                for seed in record.seeds}  # fmt: skip
         manifests = [run.manifest for arms in runs.values() for run in arms.values()]
         if len({(manifest.split_hash, manifest.data_fingerprint) for manifest in manifests}) > 1:
             raise MismatchedRunsError(f"the seeds in {folder} were trained on different images or splits")
@@ -145,6 +169,7 @@ def train_study(
         searched_in = None if seed == seeds[0] else seed_folder(folder, seeds[0])
         train_arms(dataset, own, seed_folder(folder, seed), said, searched_in=searched_in)
     if workshop.machine.rank == 0:
-        write_json(folder / "study.json", {"seeds": list(seeds), "arms": list(recipe.arms)})
+        record = StudyRecord(seeds=tuple(seeds), arms=tuple(recipe.arms))
+        write_json(folder / "study.json", record.model_dump(mode="json"))
     workshop.machine.wait()
     return Study.load(folder)

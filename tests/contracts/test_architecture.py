@@ -40,6 +40,7 @@ FLOORS: list[set[str]] = [
         "explain.record",
         "explain.registry",
         "explain.i18n",
+        "explain.plain_yaml",
         "explain.provenance",
         "explain.quadrature",
         "explain.metrics.statistics",
