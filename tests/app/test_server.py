@@ -26,7 +26,7 @@ def test_the_viewer_is_private() -> None:
     assert values["server.allowedHosts"] == ["localhost", "127.0.0.1"]
     assert values["server.enableXsrfProtection"] is True and values["server.enableCORS"] is True
     assert values["browser.gatherUsageStats"] is False and values["server.enableAgentApi"] is False
-    assert values["server.maxUploadSize"] == 20 and values["client.showErrorDetails"] == "type"
+    assert values["server.maxUploadSize"] == 20 and values["client.showErrorDetails"] == "none"
 
 
 def test_the_command_carries_every_setting_and_the_run() -> None:
