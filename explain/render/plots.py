@@ -1,6 +1,7 @@
 """Charts of a pair for the viewer, as plotly figures. Colours: `arm_colour`."""
 
 from collections.abc import Sequence
+from html import escape
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -120,7 +121,7 @@ def recall_figure(pair: MatchedPair, lang: str = "en") -> go.Figure:
     for arm, run in pair.runs.items():
         rows = per_class_recall(run.predictions.labels, run.predictions.classes, run.manifest.class_names)
         figure.add_trace(go.Bar(
-            x=[row.name for row in rows], y=[100 * row.recall for row in rows], name=arm_label(arm, t),
+            x=[escape(row.name) for row in rows], y=[100 * row.recall for row in rows], name=arm_label(arm, t),
             marker={"color": arm_colour(arm)},
             error_y={"array": [100 * (row.high - row.recall) for row in rows],
                      "arrayminus": [100 * (row.recall - row.low) for row in rows], "thickness": 1, "width": 3},

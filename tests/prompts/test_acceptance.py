@@ -148,7 +148,8 @@ def test_the_completeness_gap_is_the_largest_of_the_probe_images(
     set_criteria(store, "line-3", [f"completeness gap <= {expected * 1.5:.6f}"])
     [outcome] = promote(store, "line-3@v1", approver="Sato", probe=probe)
     assert outcome.value == pytest.approx(expected, rel=0.05)
-    assert measure_gap(store.get("line-3@v1"), probe[:1]) <= outcome.value
+    # the gap is at the edge of float32, where a batch of one adds up otherwise than one of two
+    assert measure_gap(store.get("line-3@v1"), probe[:1]) <= outcome.value + 5e-5
     id = store.resolve("line-3@v1").id
     assert store.history("line-3").measured == {id: {"completeness gap": outcome.value}}
 
