@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from explain.archive.archive import MapArchive
@@ -68,7 +69,7 @@ class Claim:
         repeated = manifest.repeated_id()
         if repeated is not None:
             raise InputError(f"image {repeated!r} is given twice; give every image once")
-        maps, seconds = self._trial(manifest)
+        maps, seconds = self._trial(manifest, images.facts.folder)
         store.put(KEY, self._job(images, manifest.facts, targets, maps).to_bytes())
         return MapArchive(store), seconds
 
@@ -133,9 +134,9 @@ class Claim:
             _check_labels(images.facts.class_names, self._class_names)
         return wanted
 
-    def _trial(self, manifest: Manifest) -> tuple[list[MapFacts], float]:
+    def _trial(self, manifest: Manifest, root: Path | None) -> tuple[list[MapFacts], float]:
         """What each method gives, seen on a few images, and seconds per image."""
-        pictures, facts, seconds = trial_images(manifest.shard(0)), [], 0.0
+        pictures, facts, seconds = trial_images(manifest.shard(0), root), [], 0.0
         for name, model in self.models.items():
             try:
                 own, spent = self._try(name, model, pictures)

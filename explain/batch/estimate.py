@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,7 @@ from explain.archive.job import Job, MapFacts
 from explain.archive.manifest import Entry
 from explain.archive.store import Store
 from explain.attribution import Attribution
-from explain.batch.loading import read_image
+from explain.batch.isolated import IsolatedDecoder
 from explain.batch.numbers import table_schema
 from explain.engine import PROVENANCE
 
@@ -22,15 +23,19 @@ COMPRESSED = {("grid", "fp16"): 1.03, ("pixels", "fp16"): 0.94, ("pixels", "int8
 """Bytes on disk over bytes of values: Integrated Gradients of photographs; maps on a grid do not shrink."""
 
 
-def trial_images(entries: Sequence[Entry]) -> list[Image.Image]:
-    """A few images that can be decoded; a picture of noise where the first ones cannot."""
+def trial_images(entries: Sequence[Entry], root: Path | None) -> list[Image.Image]:
+    """A few images that can be decoded; a picture of noise where the first ones cannot.
+
+    A process of its own decodes them: no shard is begun yet, so nothing would tell the next start which file broke it.
+    """
     found: list[Image.Image] = []
-    for row, entry in enumerate(entries[:LOOKED_AT]):
-        image = read_image(entry, row).image
-        if image is not None:
-            found.append(image)
-        if len(found) == TRIAL_IMAGES:
-            return found
+    with IsolatedDecoder(root) as decode:
+        for row, entry in enumerate(entries[:LOOKED_AT]):
+            image = decode(entry, row).image
+            if image is not None:
+                found.append(image)
+            if len(found) == TRIAL_IMAGES:
+                break
     return found or [noise()]
 
 
