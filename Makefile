@@ -21,10 +21,12 @@ test-slow: .venv/ready
 test-gpu: .venv/ready  ## on a machine with a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-bench: .venv/ready  ## beside captum, pytorch-grad-cam, a plain rollout, an ordinary VPT; two hours on two cores
+bench: .venv/ready  ## beside captum, pytorch-grad-cam, a plain rollout, an ordinary VPT; three hours on two cores
 	$(BIN)/python benchmarks/attribution.py --into docs/benchmarks.md
 	$(BIN)/python benchmarks/training.py --into docs/benchmarks_training.md
 	$(BIN)/python benchmarks/evidence.py --into docs/benchmarks_evidence.md
+	$(BIN)/python benchmarks/batch.py --out batch.json
+	$(BIN)/python benchmarks/archive.py --batch batch.json --into docs/benchmarks_archive.md
 	$(BIN)/python benchmarks/prompt_design.py --out prompt_design.json --into docs/prompt_design.md
 
 lint: .venv/ready
