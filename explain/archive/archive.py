@@ -67,6 +67,7 @@ class MapArchive:
         if not self.store.exists(KEY):
             raise IntegrityError(f"{self.store.url} holds no archive of maps (no {KEY}); explain attribute makes one")
         self.job = Job.from_bytes(self.store.read(KEY), self.store.name(KEY))
+        self.job.check(self.store.name(KEY))
         self.manifest = Manifest(self.store, self.job.manifest)
         self._files: OrderedDict[int, MapsFile] = OrderedDict()
         self._lock = threading.Lock()

@@ -7,15 +7,15 @@ with must have the same configuration, and one that has not is told each key tha
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from explain.archive.manifest import ManifestFacts
 from explain.archive.maps_file import Column
 from explain.archive.sealed import Sealed
 from explain.data.names import from_printable
-from explain.errors import InputError
+from explain.errors import InputError, IntegrityError
 from explain.files import sha256_json
 from explain.record import Record
 
@@ -152,15 +152,21 @@ class Job(Sealed):
     def _is_a_policy(cls, value: str) -> str:
         return check_policy(value)
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def check(self, what: str) -> None:
+        """Refuse a job that contradicts itself, as only another hand than this toolkit's could write it.
+
+        Args:
+            what: the file's name for messages.
+
+        Raises:
+            IntegrityError: models of one name, or not one entry of maps per model and method.
+        """
         names = [facts.name for facts in self.models]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"expected models whose names differ, got {names}")
         maps = [(facts.model, facts.method) for facts in self.maps]
-        if sorted(maps) != sorted((name, method) for name in names for method in self.methods):
-            raise ValueError(f"expected one entry of maps per model and method, got {maps}")
-        return self
+        expected = [(name, method) for name in names for method in self.methods]
+        if not names or len(set(names)) != len(names) or sorted(maps) != sorted(expected):
+            raise IntegrityError(f"{what} contradicts itself: expected models whose names differ, and one entry of "
+                                 "maps per model and method; the archive has to be made again")  # fmt: skip
 
     @cached_property
     def config(self) -> dict[str, Any]:
