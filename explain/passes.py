@@ -5,6 +5,7 @@ depends neither on the number of path points nor on the batch; a chunk that does
 Between chunks a caller may stop the work.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from explain.errors import Cancelled, InputError
+
+LOG = logging.getLogger(__name__)
 
 LARGEST_CHUNK = {"cpu": 16, "cuda": 256}
 """Samples per chunk at most: where more stopped being faster on a CPU, and where a GPU is busy."""
@@ -77,6 +80,7 @@ class Passes:
                 if size == 1 or not is_out_of_memory(error):
                     raise
                 limit = size // 2
+                LOG.warning("%d %s passes at once do not fit into memory; going on with %d", size, kind, limit)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
             else:

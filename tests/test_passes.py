@@ -63,7 +63,7 @@ def test_weights_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("not enough memory: you tried")])
-def test_out_of_memory_halves_the_chunk_and_tries_again(error: Exception) -> None:
+def test_out_of_memory_halves_the_chunk_and_tries_again(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     sizes: list[int] = []
 
     def work(rows: slice) -> None:
@@ -73,6 +73,7 @@ def test_out_of_memory_halves_the_chunk_and_tries_again(error: Exception) -> Non
 
     Passes().run(work, 10, CPU, "kind")
     assert sizes == [2, 2, 2, 2, 2]
+    assert caplog.messages == ["4 kind passes at once do not fit into memory; going on with 2"]
 
 
 def test_other_errors_and_a_single_sample_too_large_are_raised() -> None:

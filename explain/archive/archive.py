@@ -70,6 +70,7 @@ class MapArchive:
         self.job.check(self.store.name(KEY))
         self.manifest = Manifest(self.store, self.job.manifest)
         self._files: OrderedDict[int, MapsFile] = OrderedDict()
+        self._last_table: tuple[int, pa.Table] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -308,7 +309,11 @@ class MapArchive:
     def metrics_of(self, row: int) -> dict[str, Any]:
         """The numbers of one image, by its row in the manifest."""
         shard, inner = divmod(row, self.job.manifest.shard_size)
-        found: dict[str, Any] = self.metrics_table(shard).slice(inner, 1).to_pylist()[0]
+        with self._lock:
+            if self._last_table is None or self._last_table[0] != shard:  # images are often asked for one by one
+                self._last_table = shard, self.metrics_table(shard)
+            table = self._last_table[1]
+        found: dict[str, Any] = table.slice(inner, 1).to_pylist()[0]
         return found
 
     def metrics_table(self, shard: int) -> pa.Table:

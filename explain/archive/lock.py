@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from explain.archive.sealed import Sealed
 from explain.archive.store import Store
 from explain.archive.writer import Writer
-from explain.errors import InputError, IntegrityError
+from explain.errors import InputError, IntegrityError, StorageError
 
 KEY = "writer.lock"
 _LOOKS = 100
@@ -44,16 +44,22 @@ def writing(store: Store) -> Iterator[None]:
     """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     mine = Lock(writer=Writer.here(), since=since, nonce=secrets.token_hex(16)).to_bytes()
-    for _ in range(_LOOKS):
-        if _take(store, mine):
-            break
-    else:
+    try:
+        taken = any(_take(store, mine) for _ in range(_LOOKS))
+    except (StorageError, KeyboardInterrupt):  # it may be there although its folder could not be flushed
+        _give_back(store, mine)
+        raise
+    if not taken:
         raise InputError(f"{store.name(KEY)} cannot be taken; if no other process writes there, remove it")
     try:
         yield
     finally:
-        if _content(store, KEY) == mine:
-            store.delete(KEY)
+        _give_back(store, mine)
+
+
+def _give_back(store: Store, mine: bytes) -> None:
+    if _content(store, KEY) == mine:
+        store.delete(KEY)
 
 
 def _take(store: Store, mine: bytes) -> bool:

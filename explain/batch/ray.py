@@ -260,6 +260,8 @@ def _import_ray(address: str) -> Any:
         wanted["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on any system: listen to this machine alone
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             wanted["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # or Ray would write one below HOME, and fail if it cannot
+    else:
+        wanted["RAY_AUTH_MODE"] = "token"  # without it a driver does not show the token that it has
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     try:

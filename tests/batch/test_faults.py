@@ -125,7 +125,6 @@ def fail_at(job: Job, out: Path, number: int, code: int) -> bool:
             assert re.search(r"[0-9.]+ MB are free there.*Finished shards are kept", str(error))
         assert error.exit_code == 4
     assert_nothing_is_promised_that_is_not_there(out)
-    (out / "writer.lock").unlink(missing_ok=True)  # a command would have ended by now, and its lock be taken over
     job.run(out)
     job.check(out)
     return True
