@@ -6,11 +6,9 @@ Every backend runs the same `Worker`, so the archive does not depend on which it
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from explain.archive.archive import MapArchive
 from explain.archive.receipt import Receipt
-from explain.batch.models import Source, load_models
+from explain.batch.models import Source, check_models, load_models
 from explain.batch.settings import Settings
 from explain.batch.shard import Step, nothing, run_shard
 from explain.model import TunedModel
@@ -55,15 +53,18 @@ class Work:
             IntegrityError: a model is another one than the archive was begun with.
         """
         archive = MapArchive.open(self.url)
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
-        device = Machine(device=self.settings.device).torch_device
-        models = load_models(archive.job.facts_of, self.sources)
-        return Worker(archive, {name: model.to(device) for name, model in models.items()}, self.settings)
+        models = load_models(self.sources, Machine(device=self.settings.device).torch_device)
+        check_models(models, archive.job.facts_of)
+        return Worker(archive, models, self.settings)
 
 
 class Backend:
     """One way to compute shards; its dataclass fields are its options."""
+
+    @property
+    def processes(self) -> int:
+        """How many shards are computed at once, as far as it is known beforehand."""
+        return 1
 
     def run(self, work: Work, shards: Iterator[int], done: Done, step: Step) -> None:
         """Compute and commit every shard, in any order.

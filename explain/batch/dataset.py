@@ -22,11 +22,10 @@ from explain.archive.verify import drop, verify
 from explain.batch.base import BACKENDS, Backend, Work
 from explain.batch.claim import Claim
 from explain.batch.estimate import Estimate
-from explain.batch.models import Source, named_models
-from explain.batch.settings import Settings
+from explain.batch.models import load_models, named_models
+from explain.batch.settings import Settings, torch_threads
 from explain.engine import DEFAULT_METHODS, PRECISIONS, create_methods, recorded_options
 from explain.errors import Cancelled, InputError, IntegrityError
-from explain.model import TunedModel
 from explain.training.images import Progress, quiet
 from explain.training.machine import Machine
 
@@ -113,9 +112,9 @@ def attribute_dataset(
     store.check_writable()  # before anything that takes time
     sources = named_models(models)
     try:
-        with writing(store):
+        with writing(store), torch_threads(threads):
             store.clean()
-            loaded = _load(sources, settings)
+            loaded = load_models(sources, Machine(device=device).torch_device)
             claim = Claim(sources, loaded, asked, targets, store_maps, precision, shard_size, settings, progress)
             if store.exists(KEY):
                 archive, seconds = MapArchive(store), None
@@ -137,13 +136,6 @@ def _plain_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"{method}: expected options that can be written down, got an image; give it by name, or use "
                          "explain.attribute")  # fmt: skip
     return dict(options)
-
-
-def _load(sources: Mapping[str, Source], settings: Settings) -> dict[str, TunedModel]:
-    """The models on their device; one from memory stays where its owner put it."""
-    device = Machine(device=settings.device).torch_device
-    models = {name: source.load() for name, source in sources.items()}
-    return {name: model if sources[name].run is None else model.to(device) for name, model in models.items()}
 
 
 def _tidy(archive: MapArchive) -> None:
@@ -174,7 +166,7 @@ def _complete(
     facts = archive.job.manifest
     left = sum(facts.size(shard) for shard in archive.pending())
     if left:
-        _announce(archive, left, seconds, say)
+        _announce(archive, left, seconds, backend.processes, say)
         archive.note("working", images=left, time=now())
         tally = Tally(progress, len(archive), len(archive) - left)
         backend.run(work, archive.pending(), tally.committed, tally.step)
@@ -193,13 +185,13 @@ def _check_sizes(archive: MapArchive) -> None:
                                      "its shard again")  # fmt: skip
 
 
-def _announce(archive: MapArchive, left: int, seconds: float | None, say: Say) -> None:
+def _announce(archive: MapArchive, left: int, seconds: float | None, processes: int, say: Say) -> None:
     if left < len(archive):
         say(f"{len(archive) - left:,} of {len(archive):,} images are there already")
     if seconds is None:
         spent = [(receipt.seconds, receipt.count) for receipt in archive.receipts()]
-        seconds = sum(part for part, _ in spent) / max(1, sum(count for _, count in spent))
-    estimate = Estimate.of(archive.job, archive.store, left, seconds)
+        seconds = sum(part for part, _ in spent) / sum(count for _, count in spent) if spent else None
+    estimate = Estimate.of(archive.job, archive.store, left, None if seconds is None else seconds / processes)
     say(str(estimate))
     if not estimate.fits:
         say("warning: that is more than the disk has room for. It will stop when the disk is full, and go on when "

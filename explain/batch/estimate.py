@@ -64,19 +64,20 @@ class Estimate:
     Args:
         images: that are left.
         bytes: on the disk, for these.
-        seconds: for these, at the speed of the trial.
+        seconds: for these, at the speed of the trial or of the shards so far; None where that is not known.
         free_bytes: on the disk; None where that is not known.
     """
 
     images: int
     bytes: int
-    seconds: float
+    seconds: float | None
     free_bytes: int | None
 
     @classmethod
-    def of(cls, job: Job, store: Store, images: int, seconds_per_image: float) -> "Estimate":
+    def of(cls, job: Job, store: Store, images: int, seconds_per_image: float | None) -> "Estimate":
         """For the images that are left of a job."""
-        return cls(images, round(images * bytes_per_image(job)), images * seconds_per_image, store.free_bytes())
+        seconds = None if seconds_per_image is None else images * seconds_per_image
+        return cls(images, round(images * bytes_per_image(job)), seconds, store.free_bytes())
 
     @property
     def fits(self) -> bool:
@@ -85,9 +86,10 @@ class Estimate:
 
     def __str__(self) -> str:
         room = "" if self.free_bytes is None else f" ({_size(self.free_bytes)} free)"
-        rate = self.images / self.seconds if self.seconds else float("inf")
-        return (f"{self.images:,} images: about {_size(self.bytes)}{room}, about {_time(self.seconds)} at {rate:.3g} "
-                "images/s")  # fmt: skip
+        text = f"{self.images:,} images: about {_size(self.bytes)}{room}"
+        if not self.seconds:
+            return text
+        return f"{text}, about {_time(self.seconds)} at {self.images / self.seconds:.3g} images/s"
 
 
 def bytes_per_image(job: Job) -> float:

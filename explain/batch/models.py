@@ -105,15 +105,19 @@ def model_sha256(model: TunedModel) -> str:
     })  # fmt: skip
 
 
-def load_models(facts: Mapping[str, ModelFacts], sources: Mapping[str, Source]) -> dict[str, TunedModel]:
-    """The models of a job, proved to be those it was begun with.
+def load_models(sources: Mapping[str, Source], device: torch.device) -> dict[str, TunedModel]:
+    """Trained runs on a device; a model from memory stays where its owner put it."""
+    models = {name: source.load() for name, source in sources.items()}
+    return {name: model if sources[name].run is None else model.to(device) for name, model in models.items()}
+
+
+def check_models(models: Mapping[str, TunedModel], facts: Mapping[str, ModelFacts]) -> None:
+    """Prove that models are those a job was begun with.
 
     Raises:
         IntegrityError: a model is another one now.
     """
-    models = {name: source.load() for name, source in sources.items()}
     for name, model in models.items():
         if model_sha256(model) != facts[name].sha256:
             raise IntegrityError(f"model {name!r} ({facts[name].run or 'given from Python'}) is not the one this "
                                  "archive was begun with; restore it, or write a new archive")  # fmt: skip
-    return models

@@ -63,6 +63,7 @@ class ShardActor:
 
     def open(self) -> None:
         """Load the models. Not done at construction, where Ray would turn any error into the death of the process."""
+        torch.set_num_threads(self._work.settings.threads or 1)
         self._worker = self._work.open()
 
     def run(self, shard: int) -> dict[str, int]:
@@ -86,6 +87,12 @@ class Ray(Backend):
 
     workers: int | None = None
     address: str | None = None
+
+    @property
+    def processes(self) -> int:
+        """See `Backend.processes`; what a cluster has is known when it is reached."""
+        there = self.address or os.environ.get("RAY_ADDRESS")
+        return self.workers or (1 if there else len(os.sched_getaffinity(0)))
 
     def run(self, work: Work, shards: Iterator[int], done: Done, step: Step) -> None:
         """See `Backend.run`; `step` is not called. Each process uses one thread of torch unless the settings say more.

@@ -1,7 +1,10 @@
 """Settings: how a batch is computed, which must not change what comes out of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
+import torch
 from pydantic import Field, ValidationError
 
 from explain.errors import InputError
@@ -37,3 +40,15 @@ class Settings(Record):
         except ValidationError as error:
             clauses = [f"{one['loc'][0]}: {one['msg']}, got {one['input']!r}" for one in error.errors()]
             raise InputError("; ".join(clauses)) from None
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before when it ends; None changes nothing."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -469,6 +469,22 @@ def test_what_a_run_will_take_is_said_before_it_begins(pictures: Dataset, tmp_pa
     assert said[0].startswith("24 images: about ") and "images/s" in said[0]
 
 
+def test_torch_has_as_many_threads_after_a_call_as_before(
+    pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, used = small_model(), []
+    forward = type(model).forward
+
+    def counting(self: TunedModel, images: torch.Tensor) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return forward(self, images)
+
+    monkeypatch.setattr(type(model), "forward", counting)
+    before = torch.get_num_threads()
+    rollout(model, few(pictures), tmp_path / "maps", threads=before + 1)
+    assert set(used) == {before + 1} and torch.get_num_threads() == before
+
+
 def test_progress_ends_at_all_images(pictures: Dataset, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     rollout(small_model(), pictures, tmp_path / "maps", progress=lambda *step: told.append(step))
