@@ -108,9 +108,9 @@ def attribute_dataset(
         raise InputError(f"expected precision in {tuple(PRECISIONS)}, got {precision!r}")
     runner = BACKENDS.create(backend) if isinstance(backend, str) else backend
     settings = Settings.of(device=device, batch_size=batch_size, memory_budget=memory_budget, threads=threads)
+    sources = named_models(models)  # first, or a mistyped run would leave a folder of its name behind
     store = Store.open(out)
     store.check_writable()  # before anything that takes time
-    sources = named_models(models)
     try:
         with writing(store), torch_threads(threads):
             store.clean()
