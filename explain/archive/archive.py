@@ -15,7 +15,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,31 +23,24 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from explain.archive.explained import Explained
 from explain.archive.index import Index
 from explain.archive.job import FINISHED, KEY, Finished, Job
 from explain.archive.manifest import Entry, Manifest
 from explain.archive.maps_file import MapsFile
-from explain.archive.parquet_bytes import read_range
 from explain.archive.paths import MAPS, METRICS, RECEIPTS, key, shard_of
 from explain.archive.receipt import Receipt
 from explain.archive.store import Store
+from explain.archive.tables import open_tables, parse_table, read_tables
 from explain.data.names import printable
-from explain.errors import ExplainError, InputError, IntegrityError, StorageError, UnknownNameError
+from explain.errors import InputError, IntegrityError, StorageError, UnknownNameError
 from explain.files import cache_folder, sha256_json
 
 OPEN_FILES = 64
 """Map files kept open; each holds its footer, about 100 kB."""
 
 EVENTS = "events.jsonl"
-
-EVERY_TABLE = ("row", "id", "status", "detail", "flags", "label")
-"""Columns that every table of numbers has."""
-
-PART_BYTES = 1 << 24
-"""Of a file that is hashed, in memory at once."""
 
 
 class MapArchive:
@@ -248,26 +241,10 @@ class MapArchive:
 
     @cached_property
     def _dataset(self) -> ds.Dataset:
-        checked = ds.ParquetFileFormat(
-            default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-        )
         files = self._table_files()
         if not files:
             raise InputError(f"no shard of {self.store.url} is computed yet; run the same `explain attribute` again")
-        for name, expected in files.items():  # checksums of pages cover neither their headers nor the footer
-            if self.file_sha256(name) != expected:
-                raise IntegrityError(f"{self.store.name(name)} is damaged; explain archive repair {self.store.url}")
-        with self._table_errors():
-            return self.store.dataset(sorted(files), checked)
-
-    @contextmanager
-    def _table_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError, ValueError) as error:  # never written here, though it is vouched for
-            if isinstance(error, ExplainError):
-                raise
-            raise IntegrityError(f"the table of numbers of {self.store.url} cannot be read ({error})") from None
+        return open_tables(self.store, files)
 
     def _table_files(self) -> dict[str, str]:
         """The files of the table and their SHA-256: the joined ones of a finished archive, else one per shard."""
@@ -276,25 +253,9 @@ class MapArchive:
             return finished.tables
         return {key(METRICS, receipt.shard): receipt.metrics.sha256 for receipt in self.receipts()}
 
-    def file_sha256(self, name: str) -> str:
-        """SHA-256 of a file, read part by part.
-
-        Raises:
-            IntegrityError: there is none.
-            StorageError: it cannot be read.
-        """
-        what, digest, at = self.store.name(name), hashlib.sha256(), 0
-        with self.store.stream(name) as stream:
-            while part := read_range(stream, at, at + PART_BYTES, what):
-                digest.update(part)
-                at += len(part)
-        return digest.hexdigest()
-
     def to_arrow(self) -> pa.Table:
         """The table of numbers in memory, as Arrow."""
-        dataset = self._dataset
-        with self._table_errors():
-            return dataset.to_table()
+        return read_tables(self._dataset, self.store)
 
     def to_pandas(self) -> Any:
         """The table of numbers in memory, as a pandas DataFrame."""
@@ -326,14 +287,7 @@ class MapArchive:
         name, receipt = key(METRICS, shard), self.receipt(shard)
         what, data = self.store.name(name), self.store.read(name)
         receipt.metrics.check(data, what)
-        try:
-            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-            names = set(table.column_names)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise IntegrityError(f"{what} is no table of numbers ({error})") from None
-        if len(table) != receipt.count or not set(EVERY_TABLE) <= names:
-            raise IntegrityError(f"{what} is no table of the numbers of {receipt.count} images")
-        return table
+        return parse_table(data, receipt.count, what)
 
     # ---- index, events
 

@@ -5,6 +5,7 @@ temporary file that is flushed to the disk and renamed, a bucket by the nature o
 """
 
 import errno
+import hashlib
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from explain.errors import InputError, IntegrityError, StorageError
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+PART_BYTES = 1 << 24
+"""Of a file that is hashed, in memory at once."""
+
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 
@@ -107,6 +111,19 @@ class Store:
         check_key(key)
         with self._failures_named("read", key):
             return self._place.read(key)
+
+    def sha256(self, key: str) -> str:
+        """SHA-256 of a file, read part by part.
+
+        Raises:
+            IntegrityError: there is none.
+            StorageError: it cannot be read.
+        """
+        digest = hashlib.sha256()
+        with self.stream(key) as stream, self._failures_named("read", key):
+            while part := stream.read(PART_BYTES):
+                digest.update(part)
+        return digest.hexdigest()
 
     def stream(self, key: str) -> BinaryIO:
         """A file opened for reading here and there.

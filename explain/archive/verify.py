@@ -86,7 +86,7 @@ def _whole_problems(archive: MapArchive) -> Iterator[Problem]:
     if finished.receipts != receipts_sha256(archive):
         yield Problem(None, f"{archive.store.name(FINISHED)} vouches for other receipts than these")
     for name, expected in finished.tables.items():
-        if not archive.store.exists(name) or archive.file_sha256(name) != expected:
+        if not archive.store.exists(name) or archive.store.sha256(name) != expected:
             yield Problem(None, f"{archive.store.name(name)} is damaged; it is joined again from the shards")
 
 

@@ -260,7 +260,12 @@ def start(
     pair: MatchedPair, data: Path, out: Path, backend: str, steps: int = 4, **environment: str
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", DRIVER, str(pair.path), str(data), str(out), backend, str(steps)]
-    return subprocess.Popen(command, env=os.environ | environment)
+    return subprocess.Popen(command, env=os.environ | environment, preexec_fn=hear_ctrl_c)
+
+
+def hear_ctrl_c() -> None:
+    """What runs in the background of a shell was told to ignore SIGINT, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def committed(out: Path) -> dict[str, int]:

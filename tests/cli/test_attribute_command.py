@@ -265,7 +265,11 @@ class Running:
     @staticmethod
     def start(arguments: list[str]) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "explain.cli", *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # what runs in the background of a shell was told to ignore SIGINT, and its children inherit that
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
 
     def wait_for(self, name: str) -> None:
         """Until the run has written a file."""
