@@ -203,6 +203,7 @@ class Tally:
 
     def __init__(self, progress: Progress, total: int, done: int) -> None:
         self.progress, self.total, self.done, self.ahead = progress, total, done, 0
+        self._tell()  # the first images may take minutes, and the rate counts from here
 
     def step(self, count: int) -> None:
         """So many more images of a shard that is not committed yet."""
