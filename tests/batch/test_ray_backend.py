@@ -314,7 +314,7 @@ def test_driver_that_is_stopped_leaves_no_process_and_only_what_is_missing_is_co
 ):
     out = tmp_path / "maps"
     with start(tiny_pair, pictures.root, out, "ray", steps=100) as driver:
-        wait_for(lambda: committed(out) and workers(".run", driver.pid))
+        wait_for(lambda: committed(out) and workers(".run", driver.pid), 200)
         family = psutil.Process(driver.pid).children(recursive=True)
         assert len(family) > 4
         driver.send_signal(kill)
@@ -322,7 +322,8 @@ def test_driver_that_is_stopped_leaves_no_process_and_only_what_is_missing_is_co
     wait_for(lambda: not alive(family), 30)
     before = committed(out)
     assert 0 < len(before) < SHARDS
-    assert bool(list(Store.open(out).list("attempts"))) is (kill != signal.SIGINT)
+    if kill == signal.SIGINT:  # the driver could put away what was begun; else a worker may have, or not
+        assert list(Store.open(out).list("attempts")) == []
     assert start(tiny_pair, pictures.root, out, "ray", steps=100).wait(200) == 0
     after = committed(out)
     assert len(after) == SHARDS
