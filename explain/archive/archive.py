@@ -14,7 +14,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -128,12 +128,17 @@ class MapArchive:
             raise UnknownNameError(f"no image {name!r} in {self.store.url}; its ids are like {next(self.ids())!r}")
         return row
 
-    def at(self, row: int) -> Explained:
-        """One image by its row in the manifest; raises as the index by id does."""
+    def at(self, row: int, columns: Sequence[str] | None = None) -> Explained:
+        """One image by its row in the manifest; raises as the index by id does.
+
+        Args:
+            row: of the image.
+            columns: names of those columns of the job whose maps are decoded; None for all.
+        """
         if not 0 <= row < len(self):
             raise UnknownNameError(f"expected a row from 0 to {len(self) - 1}, got {row}")
         shard, inner = divmod(row, self.job.manifest.shard_size)
-        return Explained(self, row, self._maps_of(shard).row(inner))
+        return Explained(self, row, self._maps_of(shard).row(inner, columns))
 
     def __iter__(self) -> Iterator[Explained]:
         """The images of every committed shard, in the order of the manifest."""

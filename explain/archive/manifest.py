@@ -104,6 +104,7 @@ class Manifest:
         self.store = store
         self.facts = facts
         self._opened: tuple[int, pq.ParquetFile] | None = None
+        self._last: tuple[int, list[Entry]] | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -141,7 +142,10 @@ class Manifest:
         Raises:
             IntegrityError: the manifest is missing, damaged or another one.
         """
-        return _entries(self._read(number, SCHEMA.names))
+        last = self._last
+        if last is None or last[0] != number:  # images are often asked for one by one
+            self._last = last = number, _entries(self._read(number, SCHEMA.names))
+        return last[1]
 
     def ids(self) -> Iterator[tuple[int, Sequence[str]]]:
         """(row of the first, ids) of every shard."""

@@ -267,8 +267,9 @@ def columns_of(part: Part) -> dict[str, npt.NDArray[Any]]:
 def maps_of(part: Part, model: str, method: str, shape: tuple[int, int]) -> Iterator[Array]:
     """One map per image, float32 of this shape; NaN where an image has none of it."""
     missing = np.full(shape, np.nan, np.float32)
-    for image in part.images():
-        found = [each for each in all_maps(image) if (each.model, each.method) == (model, method)]
+    columns = [one.name for one in part.archive.job.columns if (one.model, one.method) == (model, method)]
+    for row in part.rows:
+        found = all_maps(part.archive.at(row, columns))
         values = [values for each in found for values in (each.values, each.on_grid)]
         yield next((each for each in values if each.shape == shape), missing)
 
