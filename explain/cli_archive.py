@@ -80,7 +80,7 @@ def attribute(
             if pictures or (pictures is None and len(found) <= PICTURES):
                 _draw(found, progress)
     except Cancelled as stop:
-        raise Cancelled(f"{stop}: {shlex.join(['explain', *sys.argv[1:]])}") from None
+        raise Cancelled(f"{stop}: {_again()}") from None
     except IntegrityError as error:
         raise IntegrityError(f"{error}. To compute damaged shards again: {_again('--repair')}") from None
     _tell(found)
@@ -145,8 +145,9 @@ def _tell(found: Any) -> None:
         raise typer.Exit(3)
 
 
-def _again(flag: str) -> str:
-    return shlex.join(["explain", *sys.argv[1:], flag])
+def _again(*more: str) -> str:
+    """The command that was given, to be given again."""
+    return shlex.join(["explain", *sys.argv[1:], *more])
 
 
 @contextmanager

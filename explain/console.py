@@ -24,6 +24,7 @@ from rich.text import Text
 
 from explain.data.base import Dataset
 from explain.data.leaks import Leaks
+from explain.data.names import below
 from explain.files import read_json
 from explain.metrics.statistics import seed_interval
 from explain.training.images import Progress as Report
@@ -173,6 +174,5 @@ def print_rejected(data: Dataset) -> None:
         for heading in ("file", "reason", "detail"):
             table.add_column(heading, overflow="fold")
         for item in data.rejected:
-            inside = item.path.relative_to(data.root) if item.path.is_relative_to(data.root) else item.path
-            table.add_row(ascii(str(inside))[1:-1], item.reason, item.detail)
+            table.add_row(ascii(str(below(item.path, data.root)))[1:-1], item.reason, item.detail)
         console.print(table)

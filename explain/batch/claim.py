@@ -37,7 +37,7 @@ class Claim:
         targets: as in `attribute_dataset`.
         store_maps: as in `attribute_dataset`.
         precision: as in `attribute_dataset`.
-        shard_size: images per shard; None for what the archive has, or what is usual.
+        shard_size: images per shard.
         settings: how shards are computed.
         progress: told as images are listed.
     """

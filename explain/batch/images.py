@@ -15,7 +15,7 @@ from explain.archive.job import DataFacts
 from explain.archive.manifest import Entry
 from explain.data.base import FORMATS, Dataset, Rejected, Sample, is_fallback, load_data
 from explain.data.decode import REASONS, ImageRejected, read_bytes
-from explain.data.names import printable
+from explain.data.names import below, printable
 from explain.data.reading import find_images, read_class_folders
 from explain.errors import InputError
 from explain.training.images import Progress
@@ -110,8 +110,7 @@ def _of_dataset(data: Dataset) -> Iterator[Entry]:
     yield from map(_of_sample, data.samples)
     for item in data.rejected:
         if item.reason in REASONS:  # others are no images, or have no label: the data set itself left them out
-            inside = item.path.relative_to(data.root) if item.path.is_relative_to(data.root) else item.path
-            yield Entry(printable(inside), item.path)
+            yield Entry(printable(below(item.path, data.root)), item.path)
 
 
 def _of_sample(sample: Sample) -> Entry:
@@ -142,8 +141,7 @@ def _listed(items: Iterable[Any], root: Path | None, progress: Progress) -> Iter
 def _below(path: Path, root: Path | None) -> Iterator[Entry]:
     for found in find_images(path) if path.is_dir() else (path,):
         file = found.path if isinstance(found, Rejected) else found
-        inside = file.relative_to(root) if root is not None and file.is_relative_to(root) else file
-        yield Entry(printable(inside), file.absolute(), None, _hash(file, root))
+        yield Entry(printable(below(file, root)), file.absolute(), None, _hash(file, root))
 
 
 def _hash(file: Path, root: Path | None) -> str | None:

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -63,3 +63,8 @@ def printable(name: str | PurePath) -> str:
 def from_printable(text: str) -> str:
     """The name that `printable` was given."""
     return os.fsdecode(unquote_to_bytes(text))
+
+
+def below(path: Path, root: Path | None) -> Path:
+    """A file relative to a folder, or as it is where it lies elsewhere."""
+    return path.relative_to(root) if root is not None and path.is_relative_to(root) else path

@@ -22,7 +22,7 @@ from explain.archive.archive import MapArchive
 from explain.archive.explained import StoredMap
 from explain.archive.manifest import Entry
 from explain.attribution import Array
-from explain.data.names import printable
+from explain.data.names import below, printable
 from explain.errors import InputError
 from explain.export.base import EXPORTS, WRITING, Chosen, Export, about, all_maps, check_switches
 from explain.render.heatmap import resize
@@ -155,9 +155,7 @@ def _images(chosen: Chosen) -> Iterator[dict[str, Any]]:
 
 def _file_name(archive: MapArchive, entry: Entry) -> str:
     """The file below the folder of the data, or its whole path where it lies elsewhere."""
-    folder = archive.job.data.folder
-    inside = folder is not None and entry.path.is_relative_to(folder)
-    return printable(entry.path.relative_to(folder) if folder is not None and inside else entry.path)
+    return printable(below(entry.path, archive.job.data.folder))
 
 
 def _write_list(stream: TextIO, name: str, items: Iterable[dict[str, Any]]) -> None:
