@@ -1,6 +1,7 @@
 """What every test may use: quiet threads, a folder of small pictures, and a pair really trained on them."""
 
 import os
+from typing import Any
 
 # before torch and the BLAS libraries start: parallel test processes must not fight for the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,3 +40,19 @@ def fake_pair(tmp_path_factory: pytest.TempPathFactory) -> MatchedPair:
 def fake_panels(fake_pair: MatchedPair) -> Panels:
     """The panels of `fake_pair`."""
     return Panels.load(fake_pair.path)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the shards that are computed during the test."""
+    from explain.batch import base  # most tests compute none
+
+    found: list[int] = []
+
+    def counting(archive: Any, models: Any, shard: int, **rest: Any) -> Any:
+        found.append(shard)
+        return run(archive, models, shard, **rest)
+
+    run = base.run_shard
+    monkeypatch.setattr(base, "run_shard", counting)
+    return found

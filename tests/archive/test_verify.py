@@ -13,7 +13,6 @@ from small_archive import explain_all, files_of, small_model
 from explain.archive.archive import MapArchive
 from explain.archive.paths import shard_of
 from explain.archive.verify import drop, verify
-from explain.batch import base
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError
 from explain.model import TunedModel
@@ -188,20 +187,6 @@ def test_what_is_not_computed_yet_is_no_problem(made: Made) -> None:
 
 
 # ---- repair
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the shards that are computed during the test."""
-    found: list[int] = []
-
-    def counting(archive: Any, models: Any, shard: int, **rest: Any) -> Any:
-        found.append(shard)
-        return run(archive, models, shard, **rest)
-
-    run = base.run_shard
-    monkeypatch.setattr(base, "run_shard", counting)
-    return found
 
 
 def empty(path: Path) -> None:

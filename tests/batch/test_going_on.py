@@ -18,7 +18,6 @@ from small_archive import METHODS, OPTIONS, explain_all, files_of, small_model, 
 from explain.archive.archive import MapArchive
 from explain.archive.paths import ATTEMPTS, key
 from explain.archive.verify import verify
-from explain.batch import base
 from explain.batch.base import Backend, Done, Work
 from explain.batch.shard import Step
 from explain.data.base import Dataset
@@ -39,20 +38,6 @@ def test_a_killed_run_loses_nothing_and_computes_nothing_twice(kills: int, pictu
     assert found["died"] >= kills and found["seen"] == 6 * found["jobs"]
     assert (found["lost"], found["recomputed"]) == (0, 0)
     assert {name: found[name] for name in NOTHING} == NOTHING
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the shards that are computed during the test."""
-    found: list[int] = []
-
-    def counting(archive: Any, models: Any, shard: int, **rest: Any) -> Any:
-        found.append(shard)
-        return run(archive, models, shard, **rest)
-
-    run = base.run_shard
-    monkeypatch.setattr(base, "run_shard", counting)
-    return found
 
 
 def few(pictures: Dataset, count: int = 8) -> Dataset:
