@@ -23,7 +23,7 @@ def view_names() -> list[str]:
 def _page(name: str, t: Translator, *, default: bool) -> StreamlitPage:
     icon = import_module(f"app.views.{name}").ICON
     # the first page has the empty path: a link to the viewer's root keeps its parameters
-    return st.Page(VIEWS / f"{name}.py", title=t(f"viewer.page.{name}"), icon=icon, default=default,
+    return st.Page(VIEWS / f"{name}.py", title=t(f"viewer.{name}.title"), icon=icon, default=default,
                    url_path=None if default else name)  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 """Pages, one file each, found by `app.main`.
 
 A page's file says `ORDER` (its place in the menu) and `ICON`, has its title in the catalogue under
-"viewer.page.<file name>", and draws itself when it is run.
+"viewer.<file name>.title", and draws itself when it is run.
 """

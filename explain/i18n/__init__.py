@@ -1,7 +1,8 @@
 """One catalogue of words, in English and Japanese, for the viewer and the report.
 
-`en.json` and `ja.json` map the same flat keys ("report.section.data") to text with named placeholders ("{count}").
-Keys begin with the room that uses them; "term." is shared.
+Every file of a language maps flat keys ("report.section.data") to text with named placeholders ("{count}"), the same
+keys in both languages. A file is named by what its keys begin with: `viewer.gallery.json` holds the texts of the page
+"gallery", so that a new page brings its own. Keys begin with the room that uses them; "term." is shared.
 """
 
 import json
@@ -63,4 +64,7 @@ def translate(lang: str) -> Translator:
     """
     if lang not in LANGUAGES:
         raise UnknownNameError(f"unknown language {lang!r}; known: {', '.join(LANGUAGES)}")
-    return Translator(lang, json.loads(files(__name__).joinpath(f"{lang}.json").read_text(encoding="utf-8")))
+    texts: dict[str, str] = {}
+    for file in files(__name__).joinpath(lang).iterdir():
+        texts |= json.loads(file.read_text(encoding="utf-8"))
+    return Translator(lang, texts)

@@ -27,4 +27,4 @@ def test_a_page_tells_a_missing_run_in_words(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_page_has_a_title_in_every_language(view: str) -> None:
-    assert all(f"viewer.page.{view}" in translate(lang) for lang in LANGUAGES)
+    assert all(f"viewer.{view}.title" in translate(lang) for lang in LANGUAGES)

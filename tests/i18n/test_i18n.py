@@ -10,9 +10,12 @@ from explain.errors import InputError, UnknownNameError
 from explain.i18n import LANGUAGES, placeholders, translate
 from explain.training.pair import MATCHED_FIELDS
 
-CATALOGUES = {
-    lang: json.loads(files("explain.i18n").joinpath(f"{lang}.json").read_text(encoding="utf-8")) for lang in LANGUAGES
-}
+FILES = {
+    lang: {file.name: json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=list)
+           for file in files("explain.i18n").joinpath(lang).iterdir()}
+    for lang in LANGUAGES
+}  # fmt: skip
+CATALOGUES = {lang: {key: text for pairs in found.values() for key, text in pairs} for lang, found in FILES.items()}
 
 
 def test_every_language_has_the_same_keys() -> None:
@@ -24,11 +27,18 @@ def test_every_language_has_the_same_placeholders(key: str) -> None:
     assert placeholders(CATALOGUES["en"][key]) == placeholders(CATALOGUES["ja"][key])
 
 
-def test_keys_are_unique_within_a_file() -> None:
-    for lang in LANGUAGES:
-        text = files("explain.i18n").joinpath(f"{lang}.json").read_text(encoding="utf-8")
-        keys = [key for key, _ in json.loads(text, object_pairs_hook=list)]
-        assert len(keys) == len(set(keys))
+def test_every_language_has_the_same_files() -> None:
+    assert FILES["en"].keys() == FILES["ja"].keys()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_key_is_in_one_file_once_the_one_named_by_its_longest_beginning(lang: str) -> None:
+    stems = sorted((name.removesuffix(".json") for name in FILES[lang]), key=len, reverse=True)
+    for name, pairs in FILES[lang].items():
+        keys = [key for key, _ in pairs]
+        assert len(keys) == len(set(keys)), name
+        homes = {key: next(stem for stem in stems if key.startswith(f"{stem}.")) for key in keys}
+        assert not {key: home for key, home in homes.items() if f"{home}.json" != name}
 
 
 def test_keys_are_lower_case_words() -> None:
