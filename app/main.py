@@ -1,15 +1,18 @@
-"""Entry point: page settings, language, menu of pages. Run by streamlit, the run's folder behind `--`."""
+"""Entry point: page settings, language, who may come in, menu of pages. Run by streamlit, the run behind `--`."""
 
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
+from PIL import Image
 from streamlit.navigation.page import StreamlitPage
 
-from app import state, widgets
-from app.picture import draw_tab_icon
+from app import access, state, widgets
+from app.trouble import guard
 from explain.errors import ExplainError
 from explain.i18n import Translator
+from explain.render.heatmap import Scale, colour
 
 VIEWS = Path(__file__).parent / "views"
 
@@ -27,19 +30,26 @@ def _page(name: str, t: Translator, *, default: bool) -> StreamlitPage:
                    url_path=None if default else name)  # fmt: skip
 
 
+def _draw_tab_icon() -> Image.Image:
+    """A small heatmap for the browser's tab."""
+    rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
+    return Image.fromarray(colour(np.exp(-3 * ((rows + 0.3) ** 2 + (columns - 0.2) ** 2)), Scale(0, 1)))
+
+
 def main() -> None:
-    """Draw the chosen page; errors that a user can act on are shown in words, others are bugs and stay."""
+    """Draw the chosen page; errors that a user can act on are shown in words, others by an id that the log has."""
     # streamlit fetches icons and emoji of a browser tab from another machine; a picture of our own stays here
-    st.set_page_config("explain", draw_tab_icon(), layout="wide", initial_sidebar_state="expanded")
+    st.set_page_config("explain", _draw_tab_icon(), layout="wide", initial_sidebar_state="collapsed")
     state.begin()
     t = state.translator()
-    pages = [_page(name, t, default=number == 0) for number, name in enumerate(view_names())]
-    page = st.navigation(pages, position="top")
-    try:
-        page.run()
-    except ExplainError as error:
-        widgets.show_error(t, error)
-    widgets.choose_language(t)
+    with guard(t):
+        try:
+            access.admit(t)
+            pages = [_page(name, t, default=number == 0) for number, name in enumerate(view_names())]
+            page = st.navigation(pages, position="top")
+            page.run()
+        except ExplainError as error:
+            widgets.show_error(t, error)
     state.publish_link()
 
 

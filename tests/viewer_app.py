@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import state
+from app import opening
 
 MAIN = Path(app.__file__).parent / "main.py"
 SECONDS = 120
@@ -16,7 +16,7 @@ SECONDS = 120
 def start(monkeypatch: pytest.MonkeyPatch, run: Path, view: str = "", *, locale: str = "en-US", **link: str) -> AppTest:
     """The viewer on a run after its first run, on a page (none: the first), opened by a link with these parameters."""
     monkeypatch.setattr("sys.argv", [str(MAIN)])  # what pytest was called with is not a run
-    monkeypatch.setenv(state.RUN_VARIABLE, str(run))
+    monkeypatch.setenv(opening.RUN_VARIABLE, str(run))
     test = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
     test.query_params.update(link)
     test.context["locale"] = locale

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 import streamlit as st
 
-from app import state, widgets
-from app.picture import percent
+from app import opening, state, widgets
+from app.words import percent
 from explain.evidence.found import find_evidence, find_planted
 from explain.evidence.planted import PlantedResult
 from explain.evidence.summary import Estimate, Summary
@@ -24,20 +24,23 @@ def show() -> None:
     """Draw the page."""
     t = state.translator()
     with st.spinner(t("viewer.opening")):
-        opened = state.open_pair()
+        opened = opening.open_location()
     widgets.show_header(t, opened)
     widgets.show_notes(t)
+    if opened.pair is None:
+        widgets.show_command(t, t("viewer.no_pair"), "explain view RUN")
+        return
     folder = opened.pair.path
     summary, planted = find_evidence(opened.pair), find_planted(opened.pair)
     measured = measured_of(summary, t) if summary else None
     if summary is None or measured is None:
-        show_command(t, "viewer.evidence.none", f"explain evaluate {folder}")
+        widgets.show_command(t, t("viewer.evidence.none"), f"explain evaluate {folder}")
     else:
         for paragraph in measured.paragraphs:
             st.markdown(paragraph)
         show_gain(t, summary, measured)
     if planted is None:
-        show_command(t, "viewer.evidence.no_planted", f"explain planted {folder}")
+        widgets.show_command(t, t("viewer.evidence.no_planted"), f"explain planted {folder}")
     else:
         show_dissociation(t, planted)
     if summary is not None and measured is not None:
@@ -46,12 +49,6 @@ def show() -> None:
         show_contrasts(t, measured)
         show_inside(t, summary, measured)
         show_models(t, measured)
-
-
-def show_command(t: Translator, key: str, command: str) -> None:
-    """Say what was not measured, and the command that measures it."""
-    st.info(f"{t(key)} {t('viewer.evidence.run')}", icon=":material/terminal:")
-    st.code(command, language="bash")
 
 
 def show_gain(t: Translator, summary: Summary, measured: Measured) -> None:

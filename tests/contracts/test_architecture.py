@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 FLOORS: list[set[str]] = [
     {"app"},
     {"explain.cli"},
-    {"explain.cli_evaluate", "explain.cli_planted", "explain.cli_archive"},
+    {"explain.cli_evaluate", "explain.cli_planted", "explain.cli_archive", "explain.cli_view"},
     {"explain.cli_train", "explain.cli_prompts"},
-    {"explain.console", "explain.demo", "app.server"},  # a command line starts the viewer
+    {"explain.console", "explain.demo", "app.server", "app.passwords"},  # a command line starts the viewer
     {"explain.report", "explain.export"},
     {"explain.render", "explain.prompts"},
     {"explain.evidence", "explain.batch"},
@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"explain.trace", "explain.prompted_block"},
     {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
-    {"explain.wheel"},
+    {"explain.wheel", "explain.reviews"},
     {
         "explain.files",
         "explain.record",
