@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 wrong usage or input; 3 done, but some images were left ou
 continues; 5 a file is not what it was recorded to be.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from explain.cli_evaluate import evaluate, measures
 from explain.cli_planted import planted
 from explain.cli_prompts import prompts
 from explain.cli_train import Device, leave, search, train, tunings
+from explain.cli_view import view, view_password
 from explain.console import console, errors, progress_bars, result_table
 from explain.errors import ExplainError
 
@@ -120,22 +120,8 @@ def report(
     console.print(f"report: {written}", highlight=False)
 
 
-@app.command()
-def view(
-    run: Annotated[Path, typer.Argument(help="Folder of a trained pair, such as runs/demo.")],
-    maps: Annotated[str | None, typer.Option(help="An archive that `explain attribute` made of the pair: its maps are "
-                                                  "shown without being computed; default: RUN/maps, if there.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port on this machine; default: a free one from 8501 on.")] = None,
-) -> None:
-    """Open the viewer on a pair: both models' maps side by side. It listens on this machine only."""
-    from app.server import command
-    from explain.archive.archive import MapArchive
-    from explain.training.pair import load_pair
-
-    load_pair(run)  # a wrong folder is told here, not in the browser
-    if maps is not None:
-        maps = MapArchive(maps).store.url
-    raise typer.Exit(subprocess.run(command(run.resolve(), port, maps=maps)).returncode)
+app.command()(view)
+app.command()(view_password)
 
 
 @backbones.command("list")

@@ -51,7 +51,7 @@ def test_report_writes_a_pdf(
         (["train", "/nowhere", "--bogus"], 2, "No such option"),
         (["nosuch"], 2, "No such command"),
         (["report", "/nowhere"], 5, "not a finished pair"),
-        (["view", "/nowhere"], 5, "not a finished pair"),
+        (["view", "/nowhere"], 2, "there is no folder"),
         (["attribute", "/nowhere", "x.png"], 5, "no finished run"),
         (["backbones", "fetch", "resnet18"], 2, "not a vision transformer"),
         (["train", "/nowhere", "--set", "epochs"], 2, "--set field=value"),
