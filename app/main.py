@@ -44,7 +44,7 @@ def main() -> None:
     t = state.translator()
     with guard(t):
         try:
-            access.admit(t)
+            st.session_state[state.WHO] = access.admit(t)
             pages = [_page(name, t, default=number == 0) for number, name in enumerate(view_names())]
             page = st.navigation(pages, position="top")
             page.run()

@@ -4,18 +4,19 @@ A map is known by its content: the trained weights, the bytes of the image, meth
 the options of the archive where there is one, so that a map of another class can be compared with those that it holds.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import streamlit as st
 
 from app import worker
 from app.opening import Opened
-from app.worker import Progress, Ticket, Work
+from app.worker import Ticket, Work
 from explain.archive.manifest import Entry
 from explain.attribution import Array, Attribution
+from explain.data.decode import load_mask
 from explain.engine import attribute, open_image, recorded_options
 from explain.errors import ExplainError, InputError
 from explain.methods.base import METHODS
@@ -65,18 +66,9 @@ def ready(opened: Opened, image: Entry, wanted: Wanted) -> Attribution | Explain
     return found
 
 
-def request(opened: Opened, image: Entry, wanted: Sequence[Wanted], t_of: Mapping[Wanted, str]) -> Progress:
-    """Have the worker compute what is not there; this browser's former wishes are dropped.
-
-    Args:
-        opened: what the viewer was started on.
-        image: whose maps.
-        wanted: the maps, in the order in which they are needed.
-        t_of: each of them in words, for the line that says what is running.
-    """
-    missing = [one for one in wanted if ready(opened, image, one) is None]
-    works = [Work(key_of(opened, image, one), t_of[one], _computing(opened, image, one)) for one in missing]
-    return worker.the_worker().wish(worker.owner(), works)
+def work_of(opened: Opened, image: Entry, wanted: Wanted, what: str) -> Work:
+    """What the worker has to do for a map that is not there; `what` is the map in words."""
+    return Work(key_of(opened, image, wanted), what, _computing(opened, image, wanted))
 
 
 def key_of(opened: Opened, image: Entry, wanted: Wanted) -> tuple[Any, ...]:
@@ -143,14 +135,29 @@ def _load_model(_run: Run, key: str) -> TunedModel:
     return _run.model
 
 
-@st.cache_data(max_entries=400, show_spinner=False)
-def picture(_image: Entry, key: str) -> Array:
-    """An image as the file shows it, uint8 (H, W, 3), its longer side `WIDEST` at most; call `picture_of`."""
+def picture_of(image: Entry) -> npt.NDArray[np.uint8]:
+    """An image as the file shows it, uint8 (H, W, 3), its longer side `WIDEST` at most."""
+    return _picture(image, image.sha256 or str(image.path))
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _picture(_image: Entry, key: str) -> npt.NDArray[np.uint8]:
     found = open_image(_image)
     found.thumbnail((WIDEST, WIDEST))
     return np.asarray(found)
 
 
-def picture_of(image: Entry) -> Array:
-    """An image as the file shows it, uint8 (H, W, 3), its longer side `WIDEST` at most."""
-    return picture(image, image.sha256 or str(image.path))
+def mask_of(image: Entry) -> Array | None:
+    """The region that decides an image's label, bool (H, W) at the size of its file; None where it has none.
+
+    Raises:
+        ImageRejected: it cannot be read, or is of another size than the image.
+    """
+    return None if image.mask is None else _mask(image, f"{image.sha256 or image.path} {image.mask}")
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _mask(_image: Entry, key: str) -> Array:
+    assert _image.mask is not None
+    width, height = open_image(_image).size
+    return load_mask(_image.mask, (height, width))

@@ -17,6 +17,9 @@ from explain.i18n import LANGUAGES, Translator, translate
 SAMPLE, TARGET, LANG, METHOD_NAMES, MODEL_NAMES = "sample", "target", "lang", "methods", "models"
 """Keys that several pages share."""
 
+WHO = "_who"
+"""Name of the person who is signed in, where people have to."""
+
 LOOK = "look"
 """What the panel writes into the address by itself: how maps are drawn."""
 
