@@ -1,16 +1,17 @@
 """One worker thread that computes what pages want to show, and keeps what it found.
 
 Pages are run by a thread per browser and must never wait for a model there: whoever clicks on something that is kept
-gets it at once, however long the queue is. Work is keyed by content (see `app.maps`), so that two browsers that want
-the same share it. Every browser has one list of wishes, that of its last click: work that nobody wishes for any more
-is dropped, or stopped between two passes.
+gets it at once, however much there is to do. Work is keyed by content (see `app.maps`), so that two browsers that want
+the same share it. Every browser has one list of wishes, that of its last click, and browsers take turns: work that
+nobody wishes for any more is never begun, or stopped between two passes.
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ Key = Hashable
 
 KEPT_BYTES = 512 << 20
 """What results may take in memory; those that were not looked at for longest go first."""
+
+GONE_S = 180
+"""A browser that has not asked for so long how far its wishes are is closed; in the background it asks every minute."""
 
 
 @dataclass
@@ -76,32 +80,56 @@ class Progress:
         return self.done == self.total
 
 
+@dataclass
+class _Wishes:
+    """What one browser wants: the keys of its last wish, and of them the work that is not done, in order."""
+
+    keys: tuple[Key, ...]
+    open: dict[Key, Work]
+    asked_s: float
+
+
+class _Outcome:
+    """`with outcome:` catches what ends a piece of work, whatever it is, for whoever looks at the result."""
+
+    error: Exception | None = None
+
+    def __enter__(self) -> "_Outcome":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
+
+
 class Worker:
     """See the module's docstring. Safe to use from all threads.
 
     Args:
         kept_bytes: memory that results may take.
+        gone_s: seconds after which a browser that asks for nothing is taken for closed.
     """
 
-    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="viewer-worker")
-        self._lock = threading.Lock()
-        self._limit, self._bytes = kept_bytes, 0
+    def __init__(self, kept_bytes: int = KEPT_BYTES, gone_s: float = GONE_S) -> None:
+        self._limit, self._bytes, self._gone_s = kept_bytes, 0, gone_s
+        self._changed = threading.Condition()
         self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
-        self._jobs: dict[Key, tuple[Work, Ticket, Future[Any]]] = {}
-        self._wishes: dict[str, tuple[Key, ...]] = {}
+        self._failed: dict[Key, Exception] = {}
+        self._wishes: OrderedDict[str, _Wishes] = OrderedDict()  # by whose turn it is
+        self._served = ""  # whose turn it was last
+        self._running: tuple[Work, Ticket] | None = None
+        # a daemon: whoever ends the viewer does not wait for maps that nobody will see
+        threading.Thread(target=self._work, name="viewer-worker", daemon=True).start()
 
     def result(self, key: Key) -> Any:
         """What was found, or the ExplainError that came instead; None when it is not there (yet).
 
         Raises:
-            Exception: what the work raised that is no ExplainError, for whoever shows it.
+            Exception: what the work raised that is no ExplainError, once; the next wish for it tries again.
         """
-        with self._lock:
-            job = self._jobs.get(key)
-            if job is not None and job[2].done() and job[2].exception() is not None:
-                del self._jobs[key]
-                job[2].result()
+        with self._changed:
+            if key in self._failed:
+                raise self._failed.pop(key)
             if key not in self._kept:
                 return None
             self._kept.move_to_end(key)
@@ -114,74 +142,101 @@ class Worker:
             owner: the browser's session.
             works: what is kept already costs nothing.
         """
-        with self._lock:
-            self._wishes[owner] = tuple(work.key for work in works)
+        with self._changed:
+            missing = {work.key: work for work in works if work.key not in self._kept and work.key not in self._failed}
+            wishes = _Wishes(tuple(work.key for work in works), missing, time.monotonic())
+            self._wishes[owner] = wishes
             self._drop_unwished()
-            for work in works:
-                if work.key not in self._kept and work.key not in self._jobs:
-                    ticket = Ticket()
-                    self._jobs[work.key] = work, ticket, self._pool.submit(self._run, work, ticket)
-        return self.progress(owner)
+            self._changed.notify()
+            return self._progress_of(wishes)
 
     def progress(self, owner: str) -> Progress:
-        """How far the wishes of a browser are."""
-        with self._lock:
-            keys = self._wishes.get(owner, ())
-            open_jobs = [self._jobs[key] for key in keys if key in self._jobs and not self._jobs[key][2].done()]
-            running = [job for job in open_jobs if job[2].running()]
-            done = len(keys) - len(open_jobs)
-            share = (done + sum(job[1].share for job in running)) / len(keys) if keys else 1.0
-            return Progress(done, len(keys), share, next((job[0].what for job in running or open_jobs), ""))
+        """How far the wishes of a browser are; nothing to wait for when it has none."""
+        with self._changed:
+            wishes = self._wishes.get(owner) or _Wishes((), {}, 0.0)
+            wishes.asked_s = time.monotonic()
+            return self._progress_of(wishes)
 
     def cancel(self, owner: str) -> None:
         """Drop the wishes of a browser."""
-        with self._lock:
+        with self._changed:
             self._wishes.pop(owner, None)
             self._drop_unwished()
 
     def keep(self, key: Key, value: Any) -> None:
         """Keep a result, dropping old ones where it does not fit."""
-        with self._lock:
-            self._keep(key, value)
+        with self._changed:
+            size = size_of(value)
+            if key in self._kept:
+                self._bytes -= self._kept.pop(key)[1]
+            self._kept[key] = value, size
+            self._bytes += size
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
 
-    def _keep(self, key: Key, value: Any) -> None:
-        size = size_of(value)
-        if key in self._kept:
-            self._bytes -= self._kept.pop(key)[1]
-        self._kept[key] = value, size
-        self._bytes += size
-        while self._bytes > self._limit and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1][1]
+    def _progress_of(self, wishes: _Wishes) -> Progress:
+        total, left = len(set(wishes.keys)), list(wishes.open.values())
+        work, ticket = self._running or (None, Ticket())
+        mine = work is not None and work.key in wishes.open
+        share = (total - len(left) + (ticket.share if mine else 0.0)) / total if total else 1.0
+        what = work.what if work is not None and mine else left[0].what if left else ""
+        return Progress(total - len(left), total, share, what)
 
     def _drop_unwished(self) -> None:
-        wished = {key for keys in self._wishes.values() for key in keys}
-        for key in [key for key in self._jobs if key not in wished]:
-            _, ticket, future = self._jobs[key]
-            ticket.stopped.set()
-            if future.cancel() or future.done():
-                del self._jobs[key]  # one that is running leaves by itself
+        """Stop what runs, and forget what failed, where nobody wants it."""
+        if self._running is not None and not any(self._running[0].key in each.open for each in self._wishes.values()):
+            self._running[1].stopped.set()
+        wished = {key for each in self._wishes.values() for key in each.keys}
+        self._failed = {key: error for key, error in self._failed.items() if key in wished}
 
-    def _run(self, work: Work, ticket: Ticket) -> None:
-        try:
-            value = work.run(ticket)
-        except Cancelled:
-            with self._lock:
-                self._jobs.pop(work.key, None)
-                if any(work.key in keys for keys in self._wishes.values()):  # wished for again while it was stopping
-                    fresh = Ticket()
-                    self._jobs[work.key] = work, fresh, self._pool.submit(self._run, work, fresh)
+    def _next(self) -> Work | None:
+        """What to do now: the first open wish of the browser whose turn it is."""
+        until = time.monotonic() - self._gone_s
+        for owner in [owner for owner, each in self._wishes.items() if each.asked_s < until]:
+            del self._wishes[owner]
+        if self._served in self._wishes:  # only now, so that whoever came meanwhile goes first
+            self._wishes.move_to_end(self._served)
+        for owner, each in self._wishes.items():
+            if each.open:
+                self._served = owner
+                return next(iter(each.open.values()))
+        return None
+
+    def _work(self) -> None:
+        """The thread: one piece of work after the other, for ever."""
+        while True:
+            with self._changed:
+                while (work := self._next()) is None:
+                    self._changed.wait()
+                ticket = Ticket()
+                self._running = work, ticket
+            value, outcome = None, _Outcome()
+            with outcome:
+                value = work.run(ticket)
+            with self._changed:
+                self._running = None
+                self._settle(work.key, value, outcome.error, ticket)
+            del work, ticket, value, outcome  # they may hold a browser's images while this thread waits
+
+    def _settle(self, key: Key, value: Any, error: Exception | None, ticket: Ticket) -> None:
+        """Keep what came of a piece of work; one that was stopped is begun again where it is wished for again."""
+        if isinstance(error, Cancelled) and ticket.cancelled():
             return
-        except ExplainError as error:
-            value = error
-        with self._lock:
-            self._keep(work.key, value)
-            self._jobs.pop(work.key, None)
+        wished = any(key in each.open for each in self._wishes.values())
+        for each in self._wishes.values():
+            each.open.pop(key, None)
+        if error is None or isinstance(error, ExplainError):
+            self.keep(key, value if error is None else error)
+        elif wished:
+            self._failed[key] = error
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays in a value, and a little for the rest."""
+    """Bytes of the arrays and files in a value, and a little for the rest."""
     if isinstance(value, np.ndarray):
         return value.nbytes
+    if isinstance(value, bytes | bytearray | memoryview):
+        return len(value)
     if is_dataclass(value) and not isinstance(value, type):
         return sum(size_of(getattr(value, part.name)) for part in fields(value))
     if isinstance(value, dict):
