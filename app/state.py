@@ -1,17 +1,21 @@
 """What the viewer remembers of one browser: the session's choices, and the link in the address bar.
 
 A choice made with `choose…` is linked: it lives in the session under its key, and in the address while a page asks for
-it. An address that is not what was last written there comes from somebody who opened a link or went back: it wins over
-the session. Linked values are language-neutral, which is why widgets are not bound to the address directly: streamlit
-would write their translated labels there.
+it. An address that is not what was last written there comes from somebody who opened a link: it wins over the session,
+as does every address that the browser's Back and Forward buttons lead to. Linked values are language-neutral, which is
+why widgets are not bound to the address directly: streamlit would write their translated labels there.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from explain.data.names import printable
 from explain.i18n import LANGUAGES, Translator, translate
 
 SAMPLE, TARGET, LANG, METHOD_NAMES, MODEL_NAMES = "sample", "target", "lang", "methods", "models"
@@ -25,30 +29,56 @@ LOOK = "look"
 
 _KEPT, _PUBLISHED, _ASKED, _LINKED, _NOTES = "_kept", "_published", "_asked", "_linked", "_notes"
 
+UNDERWAY_S = 5.0
+"""A browser may still speak from the address before for so long: a click is on its way while the next one is made."""
+
+NOTED = 80
+"""Characters of a value that are shown where it could not be had."""
+
 
 def begin() -> None:
     """Take over an opened link, and keep the values of widgets that this page does not draw."""
     session = st.session_state
     session[_NOTES], session[_LINKED] = [], {}
     asked = {key: value for key, value in st.query_params.items() if key != LOOK}
-    session[_ASKED] = asked if asked and asked != session.get(_PUBLISHED) else None
+    session[_ASKED] = asked if went_through_history() or (asked and not _wrote(asked)) else None
     for key in session.setdefault(_KEPT, set()):
         if key in session:
             # streamlit forgets a widget's value when its page or its options change, but not one set by hand
             session[key] = session[key]
 
 
+def went_through_history() -> bool:
+    """Whether this run was asked for by the browser's Back or Forward button."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
+
+
+def _wrote(asked: dict[str, str]) -> bool:
+    """Whether an address was written here: it is the last one, or one that was just replaced on this page."""
+    written = st.session_state.setdefault(_PUBLISHED, deque(maxlen=30))
+    page, now = _page(), time.monotonic()
+    return any(address == asked and (number == 0 or (place == page and now - at < UNDERWAY_S))
+               for number, (at, place, address) in enumerate(written))  # fmt: skip
+
+
+def _page() -> str:
+    context = get_script_run_ctx()
+    return context.page_script_hash if context is not None else ""
+
+
 def publish_link() -> None:
     """Write the choices that this page asked for to the address, without those that are as they would be anyway."""
     linked: dict[str, Any] = st.session_state[_LINKED]
     wanted = {key: _text(st.session_state[key]) for key, plain in linked.items() if st.session_state[key] != plain}
-    for key in list(st.query_params):
-        if key not in wanted and key != LOOK:
-            del st.query_params[key]
-    for key, value in wanted.items():
-        if st.query_params.get(key) != value:
-            st.query_params[key] = value
-    st.session_state[_PUBLISHED] = wanted
+    look = {key: value for key, value in st.query_params.items() if key == LOOK}
+    if wanted | look != st.query_params.to_dict():
+        st.query_params.from_dict(wanted | look)  # at once: every change is a step in the browser's history
+    written = st.session_state.setdefault(_PUBLISHED, deque(maxlen=30))
+    if written:
+        written[0] = (time.monotonic(), *written[0][1:])  # until now it stood there
+    if not written or written[0][1:] != (_page(), wanted):
+        written.appendleft((time.monotonic(), _page(), wanted))
 
 
 def choose(key: str, options: Sequence[str], default: str) -> str:
@@ -60,11 +90,14 @@ def choose(key: str, options: Sequence[str], default: str) -> str:
     return str(_choose(key, default, lambda value: value if value in options else None))
 
 
-def choose_many(key: str, options: Sequence[str], default: Sequence[str]) -> list[str]:
-    """As `choose`, for several values in an order; those that cannot be had are left out."""
+def choose_many(key: str, options: Sequence[str], default: Sequence[str], most: int | None = None) -> list[str]:
+    """As `choose`, for several values in an order, up to `most` of them; those that cannot be had are left out."""
 
     def known(values: list[str]) -> list[str] | None:
-        found = [value for value in values if value in options]
+        found = [value for value in dict.fromkeys(values) if value in options][:most]
+        lost = [value for value in dict.fromkeys(values) if value not in found]
+        if lost and found:
+            _note(key, ",".join(lost))
         return found if found or not values else None
 
     return list(_choose(key, list(default), known, lambda text: text.split(",") if text else []))
@@ -110,10 +143,16 @@ def _choose(
         value = default
     settled = None if value is None else known(value)
     if settled is None:
-        session[_NOTES].append((key, asked if asked is not None else _text(value)))
+        _note(key, asked if asked is not None else _text(value))
         settled = default
     session[key] = settled
     return settled
+
+
+def _note(key: str, value: str) -> None:
+    """Remember what could not be had, for `notes`."""
+    text = printable(value[: NOTED + 1])
+    st.session_state[_NOTES].append((key, text if len(text) <= NOTED else text[: NOTED - 1] + "…"))
 
 
 def _text(value: Any) -> str:
@@ -121,7 +160,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.10g}"
     return ",".join(value) if isinstance(value, list | tuple) else str(value)
 
 
