@@ -7,11 +7,7 @@ function buildControls(panel) {
   const bar = panel.bar;
   bar.replaceChildren();
   bar.setAttribute("aria-label", texts.controls);
-  const more = make("details", "more");
-  const open = panel.moreOpen ?? false;
-  more.open = open;
-  more.addEventListener("toggle", () => { panel.moreOpen = more.open; });
-  more.append(make("summary", "button", texts.more), rareControls(panel));
+  const rare = rareControls(panel);
   bar.append(
     viewChoice(panel),
     choice(panel, "scope", texts.scale, scopeOptions(panel.data), withKey(texts.scale_help, "E")),
@@ -22,10 +18,26 @@ function buildControls(panel) {
       toggle(panel, "contour", texts.contour, "C", texts.contour_help),
       toggle(panel, "grid", texts.grid, "G", texts.grid_help)),
     zoomControls(panel),
-    more,
     saveControls(panel),
+    moreButton(panel, rare),
+    rare,
   );
   showLook(panel);
+}
+
+/** Opens and closes the row of controls that are seldom needed. */
+function moreButton(panel, rare) {
+  const element = button(panel.data.texts.more, withKey(panel.data.texts.more_help, "X"), () => {
+    panel.more = !panel.more;
+    showLook(panel);
+  });
+  element.classList.add("more");
+  element.dataset.control = "more";
+  panel.updates.push(() => {
+    rare.hidden = !panel.more;
+    element.setAttribute("aria-expanded", String(Boolean(panel.more)));
+  });
+  return element;
 }
 
 function rareControls(panel) {
@@ -181,8 +193,9 @@ function saveControls(panel) {
     }
     say(panel, done);
   });
-  const full = button("\u26f6", withKey(texts.fullscreen_help, "F"), () => changeFullscreen(panel));
+  const full = button("", withKey(texts.fullscreen_help, "F"), () => changeFullscreen(panel));
   full.setAttribute("aria-label", texts.fullscreen);
+  full.classList.add("corners");
   return group(texts.save,
     button("PNG", texts.png_help, () => savePng(panel)),
     button("SVG", texts.svg_help, () => saveSvg(panel)), link, full);

@@ -129,6 +129,7 @@ function actOnKey(panel, event) {
   else if (key === "+" || key === "=") changeLook(panel, zoomAbout(look, ZOOM_STEP, 0.5, 0.5));
   else if (key === "-") changeLook(panel, zoomAbout(look, 1 / ZOOM_STEP, 0.5, 0.5));
   else if (key === "f") changeFullscreen(panel);
+  else if (key === "x") panel.bar.querySelector('[data-control="more"]').click();
   else return false;
   return true;
 }

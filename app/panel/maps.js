@@ -126,7 +126,7 @@ function legendLines(data, viewRow, column, look) {
     const lines = [...cell.lines];
     if (cell.pooled && look.average) lines.push(fill(texts.averaged, { rows: cell.pooled.h, columns: cell.pooled.w }));
     if (scopeOf(data, look) === "dataset" && cell.datasetText) lines.push(cell.datasetText);
-    return viewRow.rows.length > 1 ? lines.map((line) => `${row.label}: ${line}`) : lines;
+    return viewRow.rows.length > 1 && lines.length ? [`${row.label}: ${lines.join(" \u00b7 ")}`] : lines;
   });
 }
 

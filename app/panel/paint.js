@@ -101,10 +101,45 @@ function paintLines(context, data, look, job) {
   if (look.region) stroke(regionPath(data, pen), LINE.region, 1.5);
   if (look.crop && data.crop.join() !== "0,0,1,1") stroke(boxPath([data.crop], pen), LINE.crop, 1.25, [6, 4]);
   if (job.viewRow.kind === "swipe" && job.column) {
-    const divider = new Path2D();
-    divider.rect(Math.round(look.divider * width) - job.ratio, -9, 2 * job.ratio, height + 18);
-    stroke(divider, "#ffffff", 1);
+    paintDivider(context, stroke, look.divider * width, height, job.ratio);
   }
+  if (job.column && (job.viewRow.kind === "swipe" || job.viewRow.kind === "blink")) paintNames(context, job);
+}
+
+/** The line between two models, with a grip that says it can be dragged. */
+function paintDivider(context, stroke, x, height, ratio) {
+  const divider = new Path2D();
+  divider.moveTo(x, 0);
+  divider.lineTo(x, height);
+  stroke(divider, "#ffffff", 2);
+  const grip = new Path2D();
+  grip.arc(x, height / 2, 9 * ratio, 0, 2 * Math.PI);
+  stroke(grip, "#ffffff", 1.5);
+  context.fillStyle = "#ffffff";
+  context.fill(grip);
+  const arrows = new Path2D();
+  for (const side of [-1, 1]) {
+    arrows.moveTo(x + side * 6 * ratio, height / 2);
+    arrows.lineTo(x + side * 2 * ratio, height / 2 - 4 * ratio);
+    arrows.lineTo(x + side * 2 * ratio, height / 2 + 4 * ratio);
+  }
+  context.fillStyle = "#1c2430";
+  context.fill(arrows);
+}
+
+/** The models' names in the corners of a cell that they share. */
+function paintNames(context, job) {
+  const { ratio, viewRow } = job;
+  context.font = `600 ${12 * ratio}px sans-serif`;
+  viewRow.rows.forEach((row, side) => {
+    if (viewRow.kind === "blink" && side !== job.front) return;
+    const width = context.measureText(row.label).width + 12 * ratio;
+    const left = viewRow.kind === "swipe" && side ? context.canvas.width - width - 4 * ratio : 4 * ratio;
+    context.fillStyle = "rgba(0,0,0,0.76)";
+    context.fillRect(left, 4 * ratio, width, 18 * ratio);
+    context.fillStyle = "#ffffff";
+    context.fillText(row.label, left + 6 * ratio, 17 * ratio);
+  });
 }
 
 function strokeOnce(context, path, colour, size) {

@@ -152,6 +152,6 @@ function blink(panel) {
     draw(panel);
   }
   for (const part of panel.grid.querySelectorAll('.row-head[data-kind="blink"] .model')) {
-    part.classList.toggle("hidden-now", part.dataset.model !== panel.data.rows[panel.front].model);
+    part.classList.toggle("now", part.dataset.model === panel.data.rows[panel.front].model);
   }
 }

@@ -11,7 +11,8 @@ const FLAG_INK = { failed: "#b3261e", passed: "#1a7f4b" };
 
 /** A file name for a sample's id: letters, digits, dot, dash and underscore only. */
 function fileName(sample, ending) {
-  return `${sample.replace(/[^\p{L}\p{N}._-]+/gu, "_").replace(/^\.+/, "") || "panel"}.${ending}`;
+  const stem = sample.replace(/\.(png|jpe?g|bmp|tiff?|webp)$/i, "");
+  return `${stem.replace(/[^\p{L}\p{N}._-]+/gu, "_").replace(/^\.+/, "") || "panel"}.${ending}`;
 }
 
 /** Text in lines no wider than a width; breaks at spaces, inside a word only where it does not fit a line. */
@@ -34,6 +35,10 @@ function layOut(panel) {
   const columns = [null, ...data.columns];
   const sheet = { items: [], width: 2 * MARGIN + columns.length * (CELL + GAP) - GAP, height: 0 };
   const ruler = new OffscreenCanvas(1, 1).getContext("2d");
+  sheet.widthOf = (text) => {
+    ruler.font = `400 11px ${FONT}`;
+    return ruler.measureText(text).width;
+  };
   const write = (text, x, y, style = {}) => {
     const { size = 12, weight = 400, fill: ink = INK, width = CELL, anchor = "start" } = style;
     ruler.font = `${weight} ${size}px ${FONT}`;
@@ -98,9 +103,11 @@ function writeLegend(sheet, write, panel, viewRow, column, x, top) {
     }
     const strip = new OffscreenCanvas(256, 1);
     paintBar(strip, shown.table);
-    sheet.items.push({ picture: strip, x: x + 100, y: y + 3, width: CELL - 170, height: 8 });
-    write(`${whose}${formatValue(shown.low)}`, x + 94, y, { size: 11, anchor: "end" });
-    y = write(formatValue(shown.high), x + CELL - 64, y, { size: 11 });
+    const [low, high] = [`${whose}${formatValue(shown.low)}`, formatValue(shown.high)];
+    const [from, to] = [x + sheet.widthOf(low) + 7, x + CELL - sheet.widthOf(high) - 7];
+    sheet.items.push({ picture: strip, x: from, y: y + 4, width: to - from, height: 8 });
+    write(low, x, y, { size: 11 });
+    y = write(high, x + CELL, y, { size: 11, anchor: "end" });
   }
   for (const { flag, text } of badgesOf(data, viewRow, column)) {
     y = write(text, x, y, { size: 11, weight: 600, fill: FLAG_INK[flag] ?? QUIET });

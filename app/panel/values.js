@@ -192,11 +192,12 @@ function isoLines(map, level) {
   return lines;
 }
 
-/** A value with three significant digits and a true minus sign. */
+/** A value with three significant digits and a true minus sign, as Python's ".3g" writes it. */
 function formatValue(value) {
   if (!value) return "0";
-  const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+  const [digits, exponent] = value.toExponential(2).split("e").map(Number);
+  const power = `${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  const text = exponent < -4 || exponent > 2 ? `${digits}e${power}` : String(Number(value.toPrecision(3)));
   return text.replaceAll("-", "\u2212");
 }
 
