@@ -146,6 +146,7 @@ def _admit_by_provider(t: Translator) -> str:
         st.stop()
     name = str(user.get("email") or user.get("name") or user.get("sub"))
     if not _invited(user, secrets.get("explain", {}).get("people")):
+        trouble.log().warning("sign-in refused: %r is not among the people", name)
         with _card(t):
             st.error(t("viewer.access.refused", name=widgets.literal(name)), icon=":material/block:")
             if st.button(t("viewer.access.leave")):

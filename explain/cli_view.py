@@ -1,5 +1,6 @@
 """The commands round the viewer: starting it, and the passwords of those who may come in."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,29 @@ def view(
     if maps is not None:
         maps = MapArchive(maps).store.url
     line = command(location, port, maps=maps, entrance=entrance, log=log, headless=no_browser)
-    raise typer.Exit(subprocess.run(line).returncode)
+    raise typer.Exit(_run(line))
+
+
+def _run(line: list[str]) -> int:
+    """Run the server to its end; who stops this process, as a service or a container does, stops the server.
+
+    Returns:
+        Its exit code; 0 where it was told to stop.
+    """
+    stopped = False
+    with subprocess.Popen(line) as server:
+
+        def stop(*_: object) -> None:
+            nonlocal stopped
+            stopped = True
+            server.terminate()
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            code = server.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return 0 if stopped else code
 
 
 def _check(location: str) -> bool:

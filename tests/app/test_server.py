@@ -1,7 +1,10 @@
 """How the viewer is started."""
 
+import os
 import socket
+import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from streamlit import config
 
 from app.passwords import write_account
 from app.server import FOLDER, Entrance, command, flags, settings, word_of
-from explain import cli
+from explain import cli, cli_view
 from explain.data.base import Dataset
 from explain.errors import InputError
 from explain.training.pair import MatchedPair
@@ -139,14 +142,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Command lines that `explain view` would have run."""
     lines: list[list[str]] = []
 
-    class Done:
-        returncode = 0
-
-    def run(line: list[str]) -> Done:
+    def run(line: list[str]) -> int:
         lines.append(line)
-        return Done()
+        return 0
 
-    monkeypatch.setattr("explain.cli_view.subprocess.run", run)
+    monkeypatch.setattr("explain.cli_view._run", run)
     return lines
 
 
@@ -215,3 +215,22 @@ def test_a_folder_that_is_neither_pair_nor_archive_is_told(
     assert "holds neither a trained pair" in capsys.readouterr().err
     assert view(monkeypatch, tmp_path / "none") == 2
     assert "there is no folder" in capsys.readouterr().err and started == []
+
+
+def test_who_stops_the_command_stops_the_server(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text("import pathlib, os, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n")
+    program = f"import sys; from explain.cli_view import _run; sys.exit(_run([sys.executable, {str(script)!r}]))"
+    command = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < until and command.poll() is None
+        time.sleep(0.05)
+    command.terminate()
+    assert command.wait(timeout=30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_the_code_of_a_server_that_ends_by_itself_is_passed_on() -> None:
+    assert cli_view._run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
