@@ -10,7 +10,7 @@ Its columns are those of an archive's table (`explain.batch.numbers`) and
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,7 @@ class Query:
         confidence: (model, low, high) that its confidence must lie in, 0-1; None for any.
         contains: text in the id, whatever its case.
         among: ids that alone are meant; None for all.
+        without: ids that are not meant.
         sort: column; "" for the order of the data set.
         descending: largest first. An image without the number always comes last.
     """
@@ -56,6 +57,7 @@ class Query:
     confidence: tuple[str, float, float] | None = None
     contains: str = ""
     among: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
     sort: str = ""
     descending: bool = False
 
@@ -110,6 +112,11 @@ class Index:
         return tuple(name for name, kind in self.columns.items() if kind in ("FLOAT", "DOUBLE"))
 
     @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the data set that images here belong to, where that is known."""
+        return tuple(part for part in self.counts("part") if part is not None)
+
+    @cached_property
     def count(self) -> int:
         """Images in all."""
         return int(self._run("SELECT count(*) FROM images").fetchone()[0])
@@ -160,6 +167,27 @@ class Index:
         rows = self._run(f"SELECT {name}, count(*) FROM images {where} GROUP BY 1 ORDER BY 1", values).fetchall()
         return {value: int(count) for value, count in rows}
 
+    def size(self, query: Query) -> int:
+        """How many images a query means."""
+        where, values = self._where(query)
+        return int(self._run(f"SELECT count(*) FROM images {where}", values).fetchone()[0])
+
+    def outcomes(self, query: Query = Query()) -> dict[str, int]:
+        """How many of a query's images, were they of any outcome, have each of `OUTCOMES` that can be told here."""
+        where, values = self._where(replace(query, outcome=ALL))
+        told = [outcome for outcome in OUTCOMES if self.tells(outcome)]
+        counted = ", ".join(f"count(*) FILTER (WHERE {self._outcome(outcome)})" for outcome in told)
+        (counts,) = self._run(f"SELECT {counted} FROM images {where}", values).fetchall()
+        return dict(zip(told, counts, strict=True))
+
+    def tells(self, outcome: str) -> bool:
+        """Whether an outcome can be told here: images without labels are neither right nor wrong."""
+        if outcome in (ALL, "failed"):
+            return True
+        kind = "prediction" if outcome == "disagree" else "correct"
+        first, second = self.compared
+        return first != second and {f"{first}_{kind}", f"{second}_{kind}"} <= self.columns.keys()
+
     def values(self, column: str, query: Query = Query()) -> npt.NDArray[np.float64]:
         """The numbers of a column over a query's images, those that are there, float64 (n,)."""
         where, values = self._where(query)
@@ -204,9 +232,14 @@ class Index:
         if query.among is not None:
             parts.append("id IN (SELECT unnest(?::VARCHAR[]))")
             values.append(list(query.among))
+        if query.without:
+            parts.append("id NOT IN (SELECT unnest(?::VARCHAR[]))")
+            values.append(list(query.without))
         return (f"WHERE {' AND '.join(parts)}" if parts else ""), values
 
     def _outcome(self, outcome: str) -> str:
+        if outcome == ALL:
+            return "true"
         if outcome == "failed":
             return "status <> 'ok'" if "status" in self.columns else "false"
         if outcome not in OUTCOMES:

@@ -98,8 +98,7 @@ class MapArchive:
 
     def entry(self, row: int) -> Entry:
         """What the manifest says of an image, by its row."""
-        shard, inner = divmod(row, self.job.manifest.shard_size)
-        return self.manifest.shard(shard)[inner]
+        return self.manifest.entry(row)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._index.row_of(name) is not None

@@ -1,0 +1,115 @@
+"""What the grid shows, and how it travels to the browser: one block of bytes.
+
+The block is the length of the header (4 bytes, little-endian), the header (JSON, UTF-8), and the pictures that the
+header points at by offset and length.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from streamlit.components.v2.types import ComponentRenderer
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A model's answer.
+
+    Args:
+        model: its label.
+        colour: #rrggbb.
+        right: None where that is not known.
+        text: the class and how sure the model is.
+    """
+
+    model: str
+    colour: str
+    right: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image.
+
+    Args:
+        name: its id.
+        href: relative address of the page that it leads to.
+        picture: JPEG; empty where there is none: `trouble` says why, or it is still to come.
+        trouble: why there is no picture.
+        badge: a word over the picture, such as "blank map".
+        truth: its true class; "" where it has none.
+        answers: of the models.
+        value: what the images are sorted by; "" for nothing.
+    """
+
+    name: str
+    href: str
+    picture: bytes
+    trouble: str
+    badge: str
+    truth: str
+    answers: tuple[Answered, ...]
+    value: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The images of a page.
+
+    Args:
+        cells: in order.
+        label: what a screen reader calls the whole.
+        right, wrong: words for the signs.
+        lang: of the texts.
+    """
+
+    cells: tuple[Cell, ...]
+    label: str
+    right: str
+    wrong: str
+    lang: str
+
+    def encode(self) -> bytes:
+        """The block of bytes."""
+        offset, cells = 0, []
+        for cell in self.cells:
+            told: dict[str, Any] = {
+                name: getattr(cell, name) for name in ("name", "href", "trouble", "badge", "truth", "value")
+            }
+            told["answers"] = [vars(answer) for answer in cell.answers]
+            told["picture"] = [offset, len(cell.picture)]
+            offset += len(cell.picture)
+            cells.append(told)
+        header = {"cells": cells, "label": self.label, "right": self.right, "wrong": self.wrong, "lang": self.lang}
+        text = json.dumps(header, ensure_ascii=False).encode()
+        return b"".join((len(text).to_bytes(4, "little"), text, *(cell.picture for cell in self.cells)))
+
+
+def show_grid(grid: Grid, on_open: Callable[[], None], key: str = "grid") -> str | None:
+    """Draw a grid.
+
+    Args:
+        grid: what it shows.
+        on_open: called before the next run of the page when the reader opens an image.
+        key: of the component; its session value's `opened` is the image's id.
+
+    Returns:
+        The id of the image that the reader has just opened; None in every other run.
+    """
+    result = _component()(data=grid.encode(), key=key, on_opened_change=on_open)
+    opened: str | None = result.opened
+    return opened
+
+
+@cache
+def _component() -> ComponentRenderer:
+    # nothing of a user's ever goes into these texts: names travel in the data and are set as text
+    script, style = ((FOLDER / f"grid.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    return st.components.v2.component("image_grid", js=script, css=style)
