@@ -8,6 +8,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import app
 from app import access
 from app.passwords import TRIES, WINDOW_S, Tries, write_account
 from explain.i18n import translate
@@ -76,6 +77,15 @@ def test_the_page_is_not_run_before_somebody_has_signed_in(file: Path, monkeypat
     sign_in(test, " anna ", GOOD)
     assert "inside: anna" in written(test) and not test.text_input
     assert T("viewer.access.signed_in", name="anna") in written(test)
+
+
+def test_the_viewer_opens_nothing_of_a_run_before_the_gate(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = Path(app.__file__).parent / "main.py"
+    monkeypatch.setattr("sys.argv", [str(main), "/nowhere/run", f"--auth={file}"])
+    test = AppTest.from_file(str(main), default_timeout=120).run()
+    assert len(test.text_input) == 2 and not test.error and not test.exception
+    sign_in(test, "anna", GOOD)
+    assert not test.text_input and "nowhere" in test.error[0].value  # only now was it looked for
 
 
 def test_an_unknown_name_is_told_the_same_as_a_wrong_password(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
