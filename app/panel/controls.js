@@ -215,5 +215,6 @@ function say(panel, text) {
 
 /** Show the look in every control. */
 function showLook(panel) {
+  panel.grid.classList.toggle("zoomed", panel.look.zoom > 1);
   for (const update of panel.updates) update();
 }

@@ -13,10 +13,12 @@ function buildGrid(panel) {
   const { data, look, grid } = panel;
   const columns = [null, ...data.columns];
   grid.replaceChildren();
-  grid.style.setProperty("--columns", columns.length);
+  const rows = viewRows(data, look);
+  const sizes = { "--columns": columns.length, "--rows": rows.length, "--aspect": data.size[0] / data.size[1] };
+  for (const [name, value] of Object.entries(sizes)) grid.style.setProperty(name, value);
   panel.places = [];
   for (const column of columns) grid.append(columnHead(data, column));
-  for (const viewRow of viewRows(data, look)) {
+  for (const viewRow of rows) {
     grid.append(rowHead(data, viewRow));
     for (const column of columns) grid.append(buildCell(panel, viewRow, column));
   }

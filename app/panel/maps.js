@@ -82,7 +82,7 @@ function shownDifference(data, column, look) {
   if (!first.values || !second.values) return null;
   const name = `difference ${column.method} ${look.average}`;
   const map = kept(data, name, () => difference(drawnMap(first, look), drawnMap(second, look), data.grid));
-  const high = topFor(data, data.rows.slice(0, 2), column, look);
+  const high = topFor(data, scopeOf(data, look) === "map" ? data.rows.slice(0, 2) : data.rows, column, look);
   const blank = !high || map.values.every((value) => value === 0);
   return { cell: first, map, low: -high, high, signed: true, blank, table: data.tables.get(look.signed) };
 }

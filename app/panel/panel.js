@@ -27,7 +27,10 @@ function startPanel(parent) {
   line.append(scaleLine, message);
   root.append(bar, line, grid, live);
   parent.append(root);
-  const panel = { root, bar, grid, scaleLine, message, live, places: [], updates: [], store: newStore(), front: 0 };
+  const panel = {
+    root, bar, grid, scaleLine, message, live,
+    places: [], updates: [], store: newStore(), front: 0, path: location.pathname,
+  };
   listen(panel);
   panel.resized = new ResizeObserver(() => drawSoon(panel));
   panel.resized.observe(grid);
@@ -114,7 +117,8 @@ function refocus(panel, rebuild) {
 function keepSoon(panel) {
   clearTimeout(panel.keeping);
   panel.keeping = setTimeout(() => {
-    if (panel.root.isConnected) keepLook(panel.look, panel.data.known);
+    // while another page is being made ready this one is still there, but the address is no longer its own
+    if (panel.root.isConnected && location.pathname === panel.path) keepLook(panel.look, panel.data.known);
   }, 300);
 }
 

@@ -174,9 +174,12 @@ function isoLines(map, level) {
   const lines = [];
   for (let y = 0; y < h - 1; y++) {
     for (let x = 0; x < w - 1; x++) {
-      const corners = [fine[y * w + x], fine[y * w + x + 1], fine[(y + 1) * w + x + 1], fine[(y + 1) * w + x]];
+      const at = y * w + x;
+      const above = (fine[at] >= level) + (fine[at + 1] >= level)
+        + (fine[at + w] >= level) + (fine[at + w + 1] >= level);
+      if (above === 0 || above === 4) continue;
+      const corners = [fine[at], fine[at + 1], fine[at + w + 1], fine[at + w]];
       const inside = corners.map((value) => value >= level);
-      if (inside.every((one) => one === inside[0])) continue;
       const crossings = [];
       for (let side = 0; side < 4; side++) {
         const next = (side + 1) % 4;

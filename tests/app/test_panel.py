@@ -204,7 +204,7 @@ def test_colours_are_those_of_the_report_to_one_step(sums: Any, method: str, opa
     assert difference.max() <= 3 and np.mean(difference > 1) < 0.01
 
 
-def test_below_the_threshold_and_in_a_blank_map_the_image_is_left_as_it_is(sums: Any) -> None:
+def test_below_the_threshold_and_where_there_is_no_map_the_image_is_left_as_it_is(sums: Any) -> None:
     call = """([values, shown, threshold]) => {
         const out = new Uint8ClampedArray(4 * values.length);
         const table = new Uint8Array(768).fill(200);
@@ -215,6 +215,7 @@ def test_below_the_threshold_and_in_a_blank_map_the_image_is_left_as_it_is(sums:
     assert sums.evaluate(call, [[-1, 0, 0.4, 0.5, 2], positive, 0.5]) == [50, 50, 50, 200, 200]
     assert sums.evaluate(call, [[-1, 0.2, 1], positive | {"low": -1, "signed": True}, 0.5]) == [200, 50, 200]
     assert sums.evaluate(call, [[0, 0], positive | {"high": 0, "blank": True}, 0]) == [50, 50]
+    assert sums.evaluate(call, [[float("nan"), 0], positive, 0]) == [50, 200]  # beyond what the model saw
 
 
 def test_a_difference_is_taken_on_the_grid_both_maps_share(sums: Any) -> None:
