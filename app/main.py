@@ -44,9 +44,10 @@ def main() -> None:
     t = state.translator()
     with guard(t):
         try:
-            st.session_state[state.WHO] = access.admit(t)
             pages = [_page(name, t, default=number == 0) for number, name in enumerate(view_names())]
-            page = st.navigation(pages, position="top")
+            # before anybody is asked to sign in: otherwise the address would lose its page and its choices
+            page = st.navigation(pages, position="top" if access.is_inside() else "hidden")
+            st.session_state[state.WHO] = access.admit(t)
             page.run()
         except ExplainError as error:
             widgets.show_error(t, error)

@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"explain.evidence", "explain.batch"},
     {"explain.metrics", "explain.decision"},
     {"explain.engine", "explain.training"},
-    {"explain.archive"},
+    {"explain.archive", "explain.reviews"},
     {"explain.methods", "explain.tuning", "explain.data"},
     {"explain.wrapping"},
     {"explain.convolutional"},
@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"explain.trace", "explain.prompted_block"},
     {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
-    {"explain.wheel", "explain.reviews"},
+    {"explain.wheel"},
     {
         "explain.files",
         "explain.record",

@@ -14,7 +14,7 @@ from fake_pair import make_fake_pair
 from streamlit.testing.v1 import AppTest
 
 import app
-from app import state
+from app import opening
 from app.widgets import literal
 from explain.data.base import Dataset, Rejected
 from explain.data.names import find_obeyed
@@ -203,7 +203,7 @@ def test_a_link_finds_only_what_the_run_has(
 def start(monkeypatch: pytest.MonkeyPatch, run: Path, link: dict[str, str] | None = None) -> AppTest:
     main = Path(app.__file__).parent / "main.py"
     monkeypatch.setattr("sys.argv", [str(main)])
-    monkeypatch.setenv(state.RUN_VARIABLE, str(run))
+    monkeypatch.setenv(opening.RUN_VARIABLE, str(run))
     test = AppTest.from_file(str(main), default_timeout=120)
     test.query_params.update(link or {})
     test.context["locale"] = "en-US"

@@ -1,0 +1,98 @@
+"""A walk through every page, in both languages and themes, in a real browser.
+
+Set EXPLAIN_SCREENSHOTS to a folder to keep a picture of every page; without it they go where pytest keeps its files.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser_tools import browsing, settle, viewing
+from fake_evidence import write_fake_evidence
+
+import explain
+from app.main import view_names
+from explain.i18n import LANGUAGES, translate
+from explain.reviews import Reviews, write_review
+from explain.training.pair import MatchedPair, load_pair
+
+Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("walk")]
+
+THEIRS = {
+    # streamlit's own file uploader has a button inside an element with a role of its own, and names neither
+    "nested-interactive": "stFileUploader",
+    # streamlit draws captions in 60 % of the text's colour
+    "color-contrast": "stCaptionContainer",
+    # a table of st.dataframe is a canvas; the hidden table that streamlit keeps for screen readers has no headings
+    "empty-table-header": "stDataFrame",
+    # streamlit scrolls the page itself, inside an element that no key reaches
+    "scrollable-region-focusable": "stMain",
+}
+"""Rules of axe that streamlit breaks by itself -> the element in which alone that is allowed."""
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_pair: MatchedPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the trained pair with everything a page may show: maps, evidence, reviews."""
+    import shutil
+
+    copy = tmp_path_factory.mktemp("walked") / "pair"
+    shutil.copytree(tiny_pair.path, copy)
+    pair = load_pair(copy)
+    explain.attribute_dataset(pair, pair.data, out=copy / "maps", options={"integrated_gradients": {"n_steps": 2}})
+    write_fake_evidence(copy, pair)
+    write_review(Reviews(copy), pair.test.samples[0].id, sha256=None, models={}, verdict="unclear", tags=("ask",))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with viewing(folder, tmp_path_factory.mktemp("anywhere")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the pictures go."""
+    given = os.environ.get("EXPLAIN_SCREENSHOTS")
+    place = Path(given) if given else tmp_path_factory.mktemp("album")
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_page_is_drawn_whole_and_can_be_used_by_everybody(
+    address: str, album: Path, lang: str, theme: str
+) -> None:
+    t = translate(lang)
+    found: dict[str, list[str]] = {}
+    with browsing(locale={"en": "en-US", "ja": "ja-JP"}[lang], color_scheme=theme) as page:
+        page.goto(address)
+        settle(page)
+        for name in view_names():
+            page.get_by_role("link", name=t(f"viewer.{name}.title"), exact=True).first.click()
+            page.wait_for_function("name => location.pathname.endsWith(name)", arg="" if name == view_names()[0] else name)
+            settle(page)
+            page.wait_for_timeout(300)  # figures are drawn after the script has ended
+            page.screenshot(path=album / f"{name}.{lang}.{theme}.png", full_page=True)
+            assert page.get_by_text(t("viewer.error")).count() == 0, name
+            violations = Axe().run(page).response["violations"]
+            found[name] = [f"{one['id']}: {node['target']}: {node['html'][:300]}"
+                           for one in violations for node in one["nodes"] if not is_theirs(page, one["id"], node)]  # fmt: skip
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def is_theirs(page: "object", rule: str, node: dict) -> bool:
+    """Whether streamlit alone makes this violation."""
+    if rule not in THEIRS:
+        return False
+    (target, *inside) = node["target"]
+    if inside or isinstance(target, list):  # in a component of ours, behind a shadow root
+        return False
+    return bool(page.evaluate(
+        "([target, where]) => Boolean(document.querySelector(target)?.closest(`[data-testid=${where}]`))",
+        [target, THEIRS[rule]],
+    ))  # fmt: skip
