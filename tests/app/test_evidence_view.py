@@ -1,15 +1,28 @@
-"""The page "Evidence", and what the planted-cue test adds to "Compare"."""
+"""The page "Evidence": verdicts first, every part with what it can tell, and the curves of one image."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_evidence import fake_planted, fake_summary, write_fake_evidence
 from streamlit.testing.v1 import AppTest
-from viewer_app import start, texts
+from viewer_app import finish, start, texts
 
+from app import curves
+from app.verdicts import cascade_verdicts, chance_verdicts, control_verdicts, planted_verdicts
+from app.worker import Ticket
+from explain.engine import load_images
+from explain.errors import Cancelled
+from explain.evidence.measures.removal import Removal
+from explain.evidence.subject import Subject
 from explain.files import read_json, write_json
+from explain.i18n import translate
+from explain.metrics.faithfulness import patch_order
 from explain.training.pair import MatchedPair
+
+CAN_TELL = {"en": "cannot tell", "ja": "分かりません"}
+FIGURES = {"faithfulness": 1, "sanity": 2, "location": 1, "agreement": 2, "answers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +34,14 @@ def measured(tiny_pair: MatchedPair, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+def show(monkeypatch: pytest.MonkeyPatch, run: Path, section: str, *, lang: str = "en", **choices: str) -> AppTest:
+    """A part of the page, with choices made on it."""
+    page = start(monkeypatch, run, "evidence", lang=lang)
+    for key, value in {"evidence": section, **choices}.items():
+        page.session_state[key] = value
+    return page.run()
+
+
 def tables(test: AppTest) -> str:
     """All cells of all tables, row by row."""
     return "\n".join(" | ".join(map(str, row)) for table in test.table for row in table.value.values.tolist())
@@ -30,26 +51,66 @@ def figures(test: AppTest) -> int:
     return len(test.get("plotly_chart"))
 
 
-def test_without_evidence_the_page_names_the_commands(monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair) -> None:
-    page = start(monkeypatch, tiny_pair.path, "evidence")
+@pytest.mark.parametrize("section, words", [("faithfulness", ["evaluate"]), ("sanity", ["planted", "evaluate"])])
+def test_without_evidence_a_part_names_its_commands(
+    monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair, section: str, words: list[str]
+) -> None:
+    page = show(monkeypatch, tiny_pair.path, section)
     assert not page.exception and not page.error and figures(page) == 0
-    expected = [f"explain {word} {tiny_pair.path}" for word in ("evaluate", "planted")]
-    assert [code.value for code in page.code] == expected
+    assert [code.value for code in page.code] == [f"explain {word} {tiny_pair.path}" for word in words]
 
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
-def test_every_figure_is_there_with_what_it_can_tell(
-    monkeypatch: pytest.MonkeyPatch, measured: Path, lang: str
+@pytest.mark.parametrize("section", FIGURES)
+def test_a_part_says_what_it_came_to_and_what_it_can_tell(
+    monkeypatch: pytest.MonkeyPatch, measured: Path, section: str, lang: str
 ) -> None:
-    page = start(monkeypatch, measured, "evidence", lang=lang)
-    assert not page.exception and not page.error and not page.info and figures(page) == 6
-    assert page.markdown[0].value.startswith("#### squares")  # and nothing of the file's own text above it
-    cannot = {"en": "cannot tell", "ja": "分かりません"}[lang]
-    assert texts(page).count(cannot) == 6
-    shown = tables(page)
-    words = {"en": ("**FAILED**", "no difference shown", "not reproducible here"),
-             "ja": ("**不合格**", "差は示されない", "ここでは再現性なし")}[lang]  # fmt: skip
-    assert [word for word in words if word not in shown] == []
+    page = show(monkeypatch, measured, section, lang=lang)
+    assert not page.exception and not page.error and not page.info and figures(page) == FIGURES[section]
+    assert page.markdown[0].value.strip("#* ") == "squares"  # and nothing of the file's own text above it
+    assert texts(page).count(CAN_TELL[lang]) == FIGURES[section]
+    verdicts = [part.value for part in page.markdown if part.value.startswith("- ")]
+    assert bool(verdicts) == (section != "answers")
+
+
+def test_failures_of_the_planted_test_come_first(monkeypatch: pytest.MonkeyPatch, measured: Path) -> None:
+    page = show(monkeypatch, measured, "sanity")
+    first = next(part.value for part in page.markdown if part.value.startswith("- "))
+    assert first.splitlines()[0].startswith("- :red[:material/cancel: **FAILED**] GradCAM on FT: the map does not")
+    assert "\u22120.08 (\u22120.13 – \u22120.03)" in first.splitlines()[0]
+    assert "**FAILED**" in tables(page) and "NOT TESTED" in tables(page)
+
+
+def test_verdicts_name_exactly_what_the_intervals_show(tiny_pair: MatchedPair) -> None:
+    t, summary = translate("en"), fake_summary(tiny_pair)
+    above, not_above = chance_verdicts(summary, "gain", t)
+    cells = {(cell.model, cell.method): cell.estimate for cell in summary.cells if cell.metric == "gain"}
+    weak = {key for key, value in cells.items() if value.low is not None and value.low <= 0}
+    assert ("linear", "grad_cam") in weak and ("vpt", "grad_cam") not in weak  # else this says nothing
+    assert not_above.startswith("**Not shown") and "Grad\\-CAM on Linear probe" in not_above
+    assert "Grad\\-CAM on VPT, FT" in above and "random" not in above
+    vpt = control_verdicts(summary, "gain", t)[0]
+    assert "Sobel edges" in vpt and "Grad\\-CAM" not in vpt and "Attention rollout" in vpt
+    assert chance_verdicts(summary, "gini", t) == [] == control_verdicts(summary, "gini", t)
+
+
+def test_a_map_that_survives_shuffled_weights_is_told(tiny_pair: MatchedPair) -> None:
+    t, summary = translate("en"), fake_summary(tiny_pair)
+    cells = [
+        cell.model_copy(update={"estimate": cell.estimate.model_copy(update={"mean": 0.7, "low": 0.6, "high": 0.8})})
+        if (cell.model, cell.method, cell.metric) == ("ft", "grad_cam", "cascade_signed/all") else cell
+        for cell in summary.cells
+    ]  # fmt: skip
+    left, gone = cascade_verdicts(summary.model_copy(update={"cells": tuple(cells)}), t)
+    assert left.endswith("Grad\\-CAM on FT.") and "Grad\\-CAM on VPT, Linear probe" in gone
+    assert len(cascade_verdicts(summary, t)) == 1
+
+
+def test_names_of_arms_cannot_write_markdown(tiny_pair: MatchedPair) -> None:
+    planted = fake_planted(tiny_pair)
+    trusts = tuple(row.model_copy(update={"arm": "*a*<b>"}) for row in planted.trusts)
+    lines = planted_verdicts(planted.model_copy(update={"trusts": trusts}), translate("en"))
+    assert all("\\*a\\*\\<b\\>" in line for line in lines)
 
 
 def test_numbers_have_their_intervals_and_another_metric_can_be_chosen(
@@ -61,8 +122,19 @@ def test_numbers_have_their_intervals_and_another_metric_can_be_chosen(
     one = cell.estimate
     assert f"{one.mean:.2f} ({one.low:.2f} – {one.high:.2f})" in tables(page)
     before = page.get("plotly_chart")[0].proto.spec
-    page.selectbox(key="evidence_metric").set_value("pixel_auroc").run()
+    page.selectbox(key="metric").set_value("insertion").run()
     assert not page.exception and page.get("plotly_chart")[0].proto.spec != before
+    assert page.query_params["metric"] in ("insertion", ["insertion"])
+
+
+def test_a_tiny_p_value_is_not_nought(monkeypatch: pytest.MonkeyPatch, measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sure"
+    shutil.copytree(measured, folder)
+    record = read_json(folder / "evidence" / "summary.json")
+    record["contrasts"][0]["p"] = 0.0004
+    write_json(folder / "evidence" / "summary.json", record)
+    shown = start(monkeypatch, folder, "evidence")
+    assert "< 0.001" in tables(shown) and "p < 0.001" in texts(shown) and "0.000" not in tables(shown)
 
 
 def test_evidence_on_other_weights_is_an_error_in_words(
@@ -70,33 +142,49 @@ def test_evidence_on_other_weights_is_an_error_in_words(
 ) -> None:
     folder = tmp_path / "changed"
     shutil.copytree(measured, folder)
-    file = folder / "evidence" / "summary.json"
-    record = read_json(file)
+    record = read_json(folder / "evidence" / "summary.json")
     for model in record["models"]:
         model["weights_sha256"] = "0" * 64
-    write_json(file, record)
+    write_json(folder / "evidence" / "summary.json", record)
     page = start(monkeypatch, folder, "evidence")
     assert not page.exception and len(page.error) == 1 and "explain evaluate" in texts(page) and figures(page) == 0
 
 
-def test_compare_marks_what_failed_and_what_was_not_tested(monkeypatch: pytest.MonkeyPatch, measured: Path) -> None:
-    page = start(monkeypatch, measured)
-    shown = texts(page)
-    assert not page.exception and not page.warning
-    assert shown.count(":red-badge[:material/cancel: **FAILED**]") == 1 and "**PASSED**" not in shown
-    assert "did not tell which cue FT uses: difference \u22120.08 (\u22120.13 to \u22120.03)" in shown
-    assert "NOT TESTED" not in shown and "class-agnostic" in shown
-    page.toggle(key="reference").set_value(True).run()
-    assert texts(page).count(":gray-badge[:material/help: **NOT TESTED**]") == 3
+# ---- one image
 
 
-def test_compare_says_why_a_planted_test_is_not_used_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, measured: Path, tiny_pair: MatchedPair, tmp_path: Path
+def test_curves_are_those_of_the_measure(tiny_pair: MatchedPair) -> None:
+    model, sample = tiny_pair.vpt.model, tiny_pair.test.samples[0]
+    image, label = load_images([sample], model.transform), np.array([sample.label])
+    grid = model.grid_for(image)
+    maps = np.random.default_rng(3).random((1, *grid)).astype(np.float32)
+    subject = Subject("vpt", 0, model, (sample.id,), image, label, np.zeros((1, 64, 64), bool), {"some": maps}, {})
+    rows = {one.metric: one.value for one in Removal()(subject) if one.method in ("some", None)}
+    random = subject.rng("reference of removal", sample.id).permutation(maps[0].size)
+    orders = np.stack([patch_order(maps[0], np.random.default_rng(0)), random])
+    found = curves.removal_curves(model, image, orders, sample.label, Ticket())
+    assert found.deletion.shape == found.insertion.shape == (2, len(found.shares)) and found.shares[-1] == 1
+    expected = [[rows["deletion"], rows["random_deletion"]], [rows["insertion"], rows["random_insertion"]]]
+    np.testing.assert_allclose([found.deletion_areas, found.insertion_areas], expected, atol=1e-5)
+    np.testing.assert_allclose(found.deletion[:, 0], found.insertion[:, -1])  # both ends are the whole image
+    assert abs(found.deletion[0, 0] - rows["score_full"]) < 1e-5
+
+
+def test_curves_stop_when_nobody_wants_them(tiny_pair: MatchedPair) -> None:
+    model, ticket = tiny_pair.vpt.model, Ticket()
+    image = load_images([tiny_pair.test.samples[0]], model.transform)
+    ticket.stopped.set()
+    with pytest.raises(Cancelled):
+        curves.removal_curves(model, image, np.arange(16)[None], 0, ticket)
+
+
+def test_one_image_has_curves_of_both_models_beside_random_orders(
+    monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair
 ) -> None:
-    folder = tmp_path / "other"
-    shutil.copytree(measured, folder)
-    record = fake_planted(tiny_pair).model_dump(mode="json") | {"backbone_sha256": "0" * 64}
-    write_json(folder / "planted" / "planted.json", record)
-    page = start(monkeypatch, folder)
-    assert not page.exception and not page.error and "another backbone" in page.warning[0].value.replace("\\", "")
-    assert "FAILED" not in texts(page)
+    page = show(monkeypatch, tiny_pair.path, "one_image", curve="attention_rollout")
+    page = finish(page)
+    assert not page.exception and not page.error and not page.warning and figures(page) == 1
+    assert len(page.table[0].value) == 2 and "10 random orders" in texts(page) and "0 – 9" in texts(page)
+    assert "VPT: the order of this map is better than" in texts(page)
+    page.selectbox(key="curve").set_value("grad_cam").run()
+    assert figures(finish(page)) == 1
