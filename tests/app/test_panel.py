@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from browser_tools import browsing, free_port, serving
+from browser_tools import browsing, free_port, serving, settle
 from panel_numbers import BROKEN, GRID, HOSTILE, METHODS, MODELS, SIGNED, make_panel, pixels, pooled, values
 
 from app.panel import MapCell, show
@@ -279,6 +279,11 @@ def test_zoom_holds_for_all_cells_and_for_the_next_sample(page: Any) -> None:
     assert all((old != new).any() for old, new in zip(before, after, strict=True))
     assert np.array_equal(after[0], after[4])  # the input, once per model
     assert np.abs(before[0][77, 77].astype(int) - after[0][77, 77]).max() <= 2  # the point under the pointer stays
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_timeout(60)
+    at = 0.25 + 0.25 / 2.2255  # of the image; the middle of the view
+    place = f"row {1 + int(at * GRID[0])}, col {1 + int(at * GRID[1])}"
+    assert page.locator(".readout").first.inner_text() == place
     page.get_by_role("button", name="Next").click()
     wait_painted(page, 1)
     wait_look(page, "z223")
@@ -414,8 +419,11 @@ def test_keys_work_on_the_picture_and_leave_the_arrows_to_the_page_unless_zoomed
     assert "row" in page.locator(".live").inner_text()
     page.locator("input[data-control=opacity]").focus()
     page.keyboard.press("ArrowRight")
+    page.get_by_role("button", name="Next").click()  # one step in all: the slider's arrow was none
+    wait_painted(page, 2)
+    settle(page)
     page.wait_for_timeout(300)
-    assert page.locator('[data-painted^="folder/1 "]').count() == 1
+    assert page.locator('[data-painted^="folder/2 "]').count() == 1
 
 
 def test_what_is_missing_blank_or_unreadable_is_told_in_its_place(page: Any, address: str) -> None:
