@@ -25,8 +25,7 @@ def start(monkeypatch: pytest.MonkeyPatch, run: Path, view: str = "", *, locale:
     test = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
     test.query_params.update(link)
     test.context["locale"] = locale
-    test.run()
-    return test.switch_page(f"views/{view}.py").run() if view else test
+    return (test.switch_page(f"views/{view}.py") if view else test).run()
 
 
 def texts(test: AppTest) -> str:

@@ -169,7 +169,7 @@ def test_a_review_is_kept_and_shown_again(page: AppTest, tiny_pair: MatchedPair)
     try:
         page.text_area(key=f"note {name}").set_value("looks at the *edge*")
         page.text_input(key=f"tags {name}").set_value("edge, to ask,edge")
-        page.button_group(key=f"verdict {name}").set_value(["wrong_place"])
+        page.button_group(key=f"verdict {name}").set_value("wrong_place")
         page.button(key=f"FormSubmitter:review {name}-Save review").click().run()
         assert not page.exception and not page.error
         (review,) = Reviews(tiny_pair.path).by_sample().values()
