@@ -1,6 +1,6 @@
 // The small maps: one canvas for all of them, rows are blocks, columns are heads, models stand side by side.
 
-const LABEL_WIDTH = 30;
+const LABEL_WIDTH = 54;
 const HEAD_HEIGHT = 44;
 const MODEL_GAP = 26;
 const SET_OFF = 8;
@@ -90,6 +90,8 @@ function drawHeads(context, data, place, ink, font) {
       write(label, left + width / 2, 36, { strength: 0.78 });
     });
   });
+  write(`${data.texts.corner_head} →`, LABEL_WIDTH - 8, 23, { align: "right", size: 10.5, strength: 0.78 });
+  write(`${data.texts.corner_block} ↓`, LABEL_WIDTH - 8, 38, { align: "right", size: 10.5, strength: 0.78 });
   for (let row = 0; row < place.rows; row++) {
     const y = HEAD_HEIGHT + row * place.pitch + place.cellHeight / 2 + 4;
     write(data.rows[row], LABEL_WIDTH - 8, y, { align: "right", strength: 0.78 });

@@ -79,7 +79,7 @@ def choose(t: Translator, opened: Opened) -> list[str]:
                     format_func=lambda name: t(f"viewer.attention.scale.{name}"))  # fmt: skip
     state.choose_flag(PROMPTS, True)
     fourth.toggle(t("viewer.attention.prompts"), key=PROMPTS, help=t("viewer.attention.prompts_help"))
-    state.choose_flag(OVER, True)
+    state.choose_flag(OVER)
     fifth.toggle(t("viewer.attention.over"), key=OVER)
     query = state.choose_text(QUERY, HEAD)
     if query != HEAD and attention.patch_of(query) is None:
@@ -178,7 +178,7 @@ def show_heads(t: Translator, opened: Opened, known: Mapping[str, QueryRows]) ->
     fusion, scope = st.session_state[FUSION], st.session_state[SCALE]
     found = {model: small_maps(part, fusion, prompts=st.session_state[PROMPTS]) for model, part in known.items()}
     scales = tops(list(found.values()), scope)
-    blocks, columns = max(part.values.shape[:2] for part in found.values())
+    blocks, columns = (max(part.values.shape[axis] for part in found.values()) for axis in (0, 1))
     row, column = enlarged(blocks, columns)
     heads = [str(number + 1) for number in range(columns - 1)]
     sheet = Sheet(
@@ -206,9 +206,11 @@ def show_heads(t: Translator, opened: Opened, known: Mapping[str, QueryRows]) ->
 def heads_caption(t: Translator, found: Mapping[str, SmallMaps], scales: list[np.ndarray]) -> str:
     """What the small maps are, their scale in numbers, and whether prompts count."""
     lines = [t("viewer.attention.caption")]
-    highest = f"{max(float(part.max()) for part in scales):.3g}"
-    lowest = f"{min(float(part.min()) for part in scales):.3g}"
-    lines.append(t(f"viewer.attention.caption.{st.session_state[SCALE]}", top=highest, least=lowest))
+    scope = st.session_state[SCALE]
+    ends = {"top": f"{max(float(part.max()) for part in scales):.3g}"}
+    if scope != "all":
+        ends["least"] = f"{min(float(part.min()) for part in scales):.3g}"
+    lines.append(t(f"viewer.attention.caption.{scope}", **ends))
     if any(part.null[:, 2].any() for part in found.values()):
         lines.append(t("viewer.attention.caption.prompts"))
     elif not st.session_state[PROMPTS]:
@@ -218,9 +220,9 @@ def heads_caption(t: Translator, found: Mapping[str, SmallMaps], scales: list[np
     return " ".join(lines)
 
 
-def grid_texts(t: Translator, **other: str) -> dict[str, str]:
+def grid_texts(t: Translator) -> dict[str, str]:
     """Texts of the canvas; placeholders are filled in the browser."""
-    return t.section("viewer.attention.grid.") | {"lang": t.lang} | other
+    return t.section("viewer.attention.grid.") | {"lang": t.lang}
 
 
 def show_shares(t: Translator, known: Mapping[str, QueryRows]) -> None:
@@ -252,12 +254,13 @@ def show_rollouts(
     if not there:
         return
     fusion = st.session_state[FUSION]
+    texts = grid_texts(t)
     top = scale_for([part.maps[upto - 1] for part in there.values()], False).high
     sheet = Sheet(
         picture=next(iter(known.values())).picture, over=st.session_state[OVER], small=False,
         models=tuple(rollout_model(t, opened, model, part, upto, top) for model, part in there.items()),
         rows=(str(upto),), columns=(fusion,), names=(t(f"viewer.attention.over_heads.{fusion}"),),
-        texts=grid_texts(t, block=t("viewer.attention.rollout_to")),
+        texts=texts | {"block": texts["rollout_to"]},
     )  # fmt: skip
     show_sheet(sheet, "attention_rollout")
     st.caption(t("viewer.attention.rollout_caption", top=f"{top:.3g}", blocks=blocks))
@@ -271,8 +274,7 @@ def rollout_model(t: Translator, opened: Opened, model: str, found: Rollouts, up
         parts = [extras["cls_share"], extras["register_share"], extras["prompt_share"], float(values.sum())]
         shares = np.array(parts, np.float32)[None, None]
         if extras["prompt_share_null"]:
-            notes.append(t("viewer.attention.rollout_null", share=percent(extras["prompt_share"]),
-                           null=percent(extras["prompt_share_null"])))  # fmt: skip
+            notes.append(t("viewer.attention.rollout_null", null=percent(extras["prompt_share_null"])))
     else:
         notes.append(t("viewer.attention.no_shares"))
     return Model(opened.label_of(model, t), arm_colour(model), values[None, None], np.full((1, 1), top, np.float32),

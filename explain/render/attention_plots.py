@@ -53,7 +53,7 @@ def token_shares_figure(models: Mapping[str, TokenShares], lang: str = "en") -> 
                                 line={"color": INK, "width": 1.5, "dash": "dash"}))  # fmt: skip
     blocks = max(len(part.heads) for part in models.values())
     figure.update_xaxes(title=t("plot.block"), range=[0.6, blocks + 0.4], dtick=1 if blocks <= 12 else 4, tick0=1)
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[-2, 102], dtick=20, zeroline=False)
     figure.update_yaxes(title=t("plot.attention.share"), row=1, col=1)
     figure.update_layout(height=330, margin={"l": 10, "r": 10, "t": 34, "b": 10},
                          legend={"orientation": "h", "y": -0.24, "x": 0})  # fmt: skip
