@@ -79,8 +79,10 @@ def wish_curves(t: Translator, opened: Opened, image: Entry, wanted: list[Wanted
     keys = curves.keys_of(opened, image, wanted)
     progress = None
     if st.session_state.get(widgets.STOPPED) != keys:
-        names = {one: t("viewer.evidence.on", method=METHODS[one.method].label, arm=opened.label_of(one.model, t))
-                 for one in wanted}  # fmt: skip
+        names = {
+            one: t("viewer.evidence.curves.what", method=METHODS[one.method].label, model=opened.label_of(one.model, t))
+            for one in wanted
+        }
         progress = curves.request(opened, image, wanted, names)
     widgets.show_missing(t, progress, keys)
 
