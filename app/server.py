@@ -123,7 +123,8 @@ def command(
     entrance = entrance or Entrance()
     place = str(location) if "://" in str(location) else str(Path(location).absolute())
     extra = {"server.headless": headless} | ({} if port is None else {"server.port": port})
-    return [sys.executable, "-m", "streamlit", "run", str(FOLDER / "main.py"),
+    # -P: the viewer may be started in a folder that has an "app" of its own
+    return [sys.executable, "-P", "-m", "app", "run", str(FOLDER / "main.py"),
             *flags(settings() | entrance.settings() | extra), "--", place,
             *([] if maps is None else [f"{MAPS_FLAG}{maps}"]), *entrance.words(),
             *([] if log is None else [f"{LOG_FLAG}{log.absolute()}"])]  # fmt: skip
