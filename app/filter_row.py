@@ -51,13 +51,14 @@ def show_rare_filters(t: Translator, opened: Opened) -> None:
     if models:
         st.selectbox(t("viewer.gallery.by"), models, key=filters.BY, on_change=first_page,
                      format_func=lambda model: opened.label_of(model, t))  # fmt: skip
+        model = opened.label_of(st.session_state[filters.BY], t)
         st.selectbox(
-            t("viewer.gallery.answer"), (filters.EVERY_CLASS, *opened.class_names), key=filters.ANSWER,
+            t("viewer.gallery.answer", model=model), (filters.EVERY_CLASS, *opened.class_names), key=filters.ANSWER,
             format_func=lambda name: class_label(name, t("viewer.gallery.any")), on_change=first_page,
         )  # fmt: skip
         session = st.session_state
         session[RANGE] = tuple(sorted((session[filters.LOW], session[filters.HIGH])))
-        st.slider(t("viewer.gallery.confidence"), 0, 100, key=RANGE, format="%d %%", on_change=take_range)
+        st.slider(t("viewer.gallery.confidence", model=model), 0, 100, key=RANGE, format="%d %%", on_change=take_range)
     if opened.reviews is not None:
         names = {"": t("viewer.gallery.any"), filters.UNREVIEWED: t("viewer.gallery.verdict.none")}
         names |= {name: t(f"viewer.gallery.verdict.{name}") for name in VERDICTS if name}
@@ -72,18 +73,16 @@ def show_rare_filters(t: Translator, opened: Opened) -> None:
 
 
 def show_nothing(t: Translator, opened: Opened, query: Query) -> None:
-    """No image is left: which filter to drop, and what that would give."""
-    st.info(t("viewer.gallery.nothing"), icon=":material/search_off:")
+    """No image is left: which filters to drop, and how many images that would give."""
     names = filters.active(query)
-    for name in names:
-        without = filters.relaxed(query, name)
-        number = opened.index.size(without)
-        st.button(
-            counted(t("viewer.gallery.drop", filter=describe(t, opened, query, name)), number), key=f"drop_{name}",
-            icon=":material/close:", disabled=not number, on_click=drop, args=((name,),),
-        )  # fmt: skip
-    if len(names) > 1:
-        st.button(counted(t("viewer.gallery.drop_all"), opened.index.count), key="drop_all", type="primary",
+    sizes = {name: opened.index.size(filters.relaxed(query, name)) for name in names}
+    helpful = [name for name in names if sizes[name]]
+    st.info(t("viewer.gallery.nothing" if helpful else "viewer.gallery.nothing_by_one"), icon=":material/search_off:")
+    for name in helpful:
+        words = counted(t("viewer.gallery.drop", filter=describe(t, opened, query, name)), sizes[name])
+        st.button(words, key=f"drop_{name}", icon=":material/close:", on_click=drop, args=((name,),))
+    if not helpful or len(names) > 1:
+        st.button(counted(t("viewer.gallery.drop_all"), opened.index.count), key="drop_all",
                   icon=":material/filter_alt_off:", on_click=drop, args=(tuple(filters.FILTERS),))  # fmt: skip
 
 
@@ -99,8 +98,8 @@ def describe(t: Translator, opened: Opened, query: Query, name: str) -> str:
         "class": lambda: (t("viewer.class"), session[filters.CLASS]),
         "find": lambda: (t("viewer.gallery.find"), query.contains),
         "part": lambda: (t("viewer.gallery.part"), t(PART_WORDS[query.part])),
-        "answer": lambda: (f"{t('viewer.gallery.answer')}, {model}", session[filters.ANSWER]),
-        "confidence": lambda: (f"{t('viewer.gallery.confidence')}, {model}", f"{low} – {high} %"),
+        "answer": lambda: (t("viewer.gallery.answer", model=model), session[filters.ANSWER]),
+        "confidence": lambda: (t("viewer.gallery.confidence", model=model), f"{low} – {high} %"),
         "review": lambda: (t("viewer.gallery.verdict"), said),
     }[name]()
     return literal(f"{label}: {value}")

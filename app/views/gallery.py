@@ -14,14 +14,16 @@ from app.opening import Opened
 from app.thumbnails import Overlay, Thumbnail, overlays, thumbnails_of
 from app.words import literal
 from explain.i18n import Translator
+from explain.methods.base import METHODS
 from explain.render import arm_colour
+from explain.render.evidence_plots import status_key
 
 ORDER = 20
 ICON = ":material/grid_view:"
 
 VIEW, SIZE, OVER = "gallery", "per_page", "over"
 VIEWS, SIZES = ("grid", "table"), ("24", "48", "96")
-GRID, TABLE = "gallery_grid", "gallery_table"
+GRID, TABLE, OPENED = "gallery_grid", "gallery_table", "_opened"
 POLL_S = 0.25
 MOST_PAGES = 10**9
 MOST_AGREEMENTS = 3
@@ -31,6 +33,8 @@ Facts = dict[str, Any]  # what the index tells of one image; streamlit would pri
 
 def show() -> None:
     """Draw the page."""
+    if OPENED in st.session_state:  # left here and not in the callback, where streamlit would forget the filters
+        state.go("inspect", **{state.SAMPLE: st.session_state.pop(OPENED)})
     t = state.translator()
     with st.spinner(t("viewer.opening")):
         opened = opening.open_location()
@@ -41,7 +45,7 @@ def show() -> None:
     widgets.show_notes(t)
     show_filters(t, opened, query)
     found = opened.index.find(query)
-    show_order(t, opened, query, len(found), known)
+    show_order(t, opened, query, len(found), known, view)
     if not len(found):
         show_nothing(t, opened, query)
         return
@@ -59,29 +63,31 @@ def show() -> None:
 # ---- choices
 
 
-def show_order(t: Translator, opened: Opened, query: Query, count: int, known: dict[str, Overlay]) -> None:
+def show_order(
+    t: Translator, opened: Opened, query: Query, count: int, known: dict[str, Overlay], view: str
+) -> None:
     """How many there are, in which order and in which way they are shown."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         all_of_them = f"{opened.index.count:,}"
         st.markdown(t("viewer.gallery.count", count=f"{count:,}", total=all_of_them), width="content")
-        st.space("stretch")
-        names = {column: columns.label_of(column, opened, t) for column in filters.sortable(opened)}
-        st.selectbox(t("viewer.gallery.sort"), list(names), key=filters.SORT, format_func=names.__getitem__,
-                     on_change=first_page, width=330)  # fmt: skip
-        down = query.descending
-        st.button(
-            t("viewer.gallery.down" if down else "viewer.gallery.up"), key="direction", on_click=turn_round,
-            icon=":material/arrow_downward:" if down else ":material/arrow_upward:",
-        )  # fmt: skip
-        if known:
-            words = {key: f"{opened.label_of(one.model, t)}, {columns.method_label(one.method)}"
-                     for key, one in known.items()} | {"": t("viewer.gallery.no_map")}  # fmt: skip
-            st.selectbox(t("viewer.gallery.over"), ("", *known), key=OVER, format_func=words.__getitem__, width=240)
         icons = {"grid": ":material/grid_view:", "table": ":material/table_rows:"}
         st.segmented_control(
             t("viewer.gallery.view"), VIEWS, key=VIEW, required=True, label_visibility="collapsed",
             format_func=lambda view: f"{icons[view]} {t(f'viewer.gallery.view.{view}')}",
         )  # fmt: skip
+        st.space("stretch")
+        names = {column: columns.label_of(column, opened, t) for column in filters.sortable(opened)}
+        st.selectbox(t("viewer.gallery.sort"), list(names), key=filters.SORT, format_func=names.__getitem__,
+                     on_change=first_page, width=270)  # fmt: skip
+        down = query.descending
+        st.button(
+            t("viewer.gallery.down" if down else "viewer.gallery.up"), key="direction", on_click=turn_round,
+            icon=":material/arrow_downward:" if down else ":material/arrow_upward:",
+        )  # fmt: skip
+        if known and view == "grid":
+            words = {key: f"{opened.label_of(one.model, t)}, {columns.method_label(one.method)}"
+                     for key, one in known.items()} | {"": t("viewer.gallery.no_map")}  # fmt: skip
+            st.selectbox(t("viewer.gallery.over"), ("", *known), key=OVER, format_func=words.__getitem__, width=200)
 
 
 def show_paging(t: Translator, page: int, pages: int, count: int, size: int, total: int) -> None:
@@ -96,7 +102,7 @@ def show_paging(t: Translator, page: int, pages: int, count: int, size: int, tot
             pager = f"pager_{page}_{pages}"
             st.pagination(pages, default=page, key=pager, on_change=turn_page, args=(pager,))
         st.space("stretch")
-        st.selectbox(t("viewer.gallery.per_page"), SIZES, key=SIZE, on_change=first_page, width=110,
+        st.selectbox(t("viewer.gallery.per_page"), SIZES, key=SIZE, on_change=first_page, width=140,
                      label_visibility="collapsed",
                      format_func=lambda number: t("viewer.gallery.size", count=number))  # fmt: skip
 
@@ -117,14 +123,14 @@ def turn_round() -> None:
 
 def open_cell() -> None:
     """A thumbnail was clicked on."""
-    state.go("inspect", sample=st.session_state[GRID]["opened"])
+    st.session_state[OPENED] = st.session_state[GRID]["opened"]
 
 
 def open_row(names: Sequence[str]) -> None:
     """A row of the table was chosen."""
     chosen = st.session_state[TABLE]["selection"]["rows"]
     if chosen:
-        state.go("inspect", sample=names[chosen[0]])
+        st.session_state[OPENED] = names[chosen[0]]
 
 
 # ---- images
@@ -133,8 +139,7 @@ def open_row(names: Sequence[str]) -> None:
 def show_cells(t: Translator, opened: Opened, query: Query, rows: Rows, over: Overlay | None) -> None:
     """The images as thumbnails; a page of large files is filled piece by piece."""
     if over is not None:
-        st.caption(t("viewer.gallery.over_help", model=literal(opened.label_of(over.model, t)),
-                     method=literal(columns.method_label(over.method))))  # fmt: skip
+        st.caption(about_maps(t, opened, over))
     facts = opened.index.fetch(rows, wanted_columns(opened, query))
     names = [str(row["id"]) for row in facts]
     pictures = thumbnails_of(opened, names, over)
@@ -149,6 +154,27 @@ def show_cells(t: Translator, opened: Opened, query: Query, rows: Rows, over: Ov
             st.rerun()  # ends the polling
 
     st.fragment(fill, run_every=POLL_S)()
+
+
+def about_maps(t: Translator, opened: Opened, over: Overlay) -> str:
+    """What the maps on the thumbnails are, and what they cannot tell."""
+    model, method = (literal(name) for name in (opened.label_of(over.model, t), columns.method_label(over.method)))
+    planted = widgets.find_planted_test(opened.pair) if opened.pair else None
+    trust = planted.trust(over.model, over.method) if planted else None
+    status = t(status_key(trust.status)) if trust else t("viewer.flag.not_run")
+    return " ".join((t("viewer.gallery.over_help", model=model, method=method), explained_class(t, opened, over),
+                     t("viewer.gallery.flag", status=status)))  # fmt: skip
+
+
+def explained_class(t: Translator, opened: Opened, over: Overlay) -> str:
+    """Which class the archive's maps explain."""
+    assert opened.archive is not None
+    if not METHODS[over.method].class_specific:
+        return t("viewer.read_class_agnostic")
+    targets = opened.archive.job.targets
+    if isinstance(targets, int):
+        return t("viewer.gallery.target.class", name=literal(opened.archive.class_names[targets]))
+    return t(f"viewer.gallery.target.{targets}")
 
 
 def wanted_columns(opened: Opened, query: Query) -> list[str]:
@@ -202,18 +228,24 @@ def answer_text(opened: Opened, row: Facts, model: str) -> str:
 def show_rows(t: Translator, opened: Opened, query: Query, rows: Rows) -> None:
     """The images as a table; choosing a row opens it."""
     agreements = [name for name in opened.index.numeric if name.startswith("agreement_")][:MOST_AGREEMENTS]
-    wanted = list(dict.fromkeys([*wanted_columns(opened, query), "gap", *agreements]))
-    facts = opened.index.fetch(rows, wanted)
+    sorted_by = [query.sort] if query.sort in opened.index.numeric else []
+    numbers = list(dict.fromkeys([*sorted_by, "gap", *agreements]))
+    facts = opened.index.fetch(rows, list(dict.fromkeys([*wanted_columns(opened, query), *numbers])))
     names, config = [str(row["id"]) for row in facts], {}
-    shown: dict[str, list[Any]] = {t("viewer.gallery.column.id"): names}
-    shown[t("viewer.class")] = [None if row["label"] is None else opened.class_names[row["label"]] for row in facts]
+    shown: dict[str, list[Any]] = {
+        t("viewer.gallery.column.id"): names,
+        t("viewer.class"): [None if row["label"] is None else opened.class_names[row["label"]] for row in facts],
+    }  # fmt: skip
     for model in filters.answering(opened):
-        label = opened.label_of(model, t)
-        shown[t("viewer.gallery.column.answer", model=label)] = [signed_answer(opened, row, model) for row in facts]
+        if all(row[f"{model}_prediction"] is None for row in facts):
+            continue
+        label = t("viewer.gallery.answer", model=opened.label_of(model, t))
+        shown[label] = [signed_answer(opened, row, model) for row in facts]
         confidence = columns.label_of(f"{model}_confidence", opened, t)
-        shown[confidence] = [row[f"{model}_confidence"] for row in facts]
-        config[confidence] = st.column_config.ProgressColumn(min_value=0.0, max_value=1.0, format="percent")
-    for column in dict.fromkeys(["gap", *agreements, *([query.sort] if query.sort in opened.index.numeric else [])]):
+        shares = [row[f"{model}_confidence"] for row in facts]
+        shown[confidence] = [None if share is None else 100 * share for share in shares]
+        config[confidence] = st.column_config.ProgressColumn(min_value=0, max_value=100, format="%.1f %%")
+    for column in numbers:
         label = columns.label_of(column, opened, t)
         if label not in shown:
             shown[label] = [row[column] for row in facts]
