@@ -91,9 +91,10 @@ function point(panel, { u, v }) {
   showPoint(panel, { x: x0 + u * (x1 - x0), y: y0 + v * (y1 - y0) });
 }
 
-/** Keys while the focus is inside. A field that takes keys itself keeps them; streamlit must not see those we use. */
+/** Keys while the focus is inside. A field keeps its own, streamlit leaves it those; what we use it must not see:
+ * its C clears caches, its arrows step. */
 function pressKey(panel, event) {
-  if (event.target.matches?.("input, select")) return event.stopPropagation();
+  if (event.target.matches?.("input, select")) return;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (actOnKey(panel, event)) {
     event.stopPropagation();
