@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import streamlit as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app import maps
 from app.maps import Wanted
@@ -36,6 +36,7 @@ MOST = 20
 FILE_BYTES = 20 * 2**20
 SESSION_BYTES = 50 * 2**20
 SHOWN_QUALITY = 92
+THUMBNAIL_SIDE = 192
 NAME_LENGTH = 60
 
 TOO_LARGE, TOO_MANY = "too_large", "too_many"
@@ -55,6 +56,7 @@ class Upload:
         size: (width, height) in pixels, upright.
         flags: what decoding had to decide, see `explain.data.decode`.
         shown: JPEG of it, small enough for a page.
+        thumbnail: JPEG of its middle, small and square.
     """
 
     name: str
@@ -63,11 +65,12 @@ class Upload:
     size: tuple[int, int]
     flags: tuple[str, ...]
     shown: bytes = field(repr=False)
+    thumbnail: bytes = field(repr=False)
 
     @property
     def memory(self) -> int:
         """Bytes that it takes."""
-        return len(self.data) + len(self.shown)
+        return len(self.data) + len(self.shown) + len(self.thumbnail)
 
     @property
     def picture(self) -> npt.NDArray[np.uint8]:
@@ -143,11 +146,17 @@ def take(name: str, data: bytes) -> Upload | Refused:
     except ImageRejected as rejection:
         return Refused(name, rejection.reason, rejection.detail)
     size = decoded.image.size
-    small = decoded.image
-    small.thumbnail((maps.WIDEST, maps.WIDEST))
+    decoded.image.thumbnail((maps.WIDEST, maps.WIDEST))
+    thumbnail = ImageOps.fit(decoded.image, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return Upload(name, data, hashlib.sha256(data).hexdigest(), size, decoded.flags,
+                  to_jpeg(decoded.image), to_jpeg(thumbnail))  # fmt: skip
+
+
+def to_jpeg(image: Image.Image) -> bytes:
+    """An image as a JPEG file."""
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=SHOWN_QUALITY)
-    return Upload(name, data, hashlib.sha256(data).hexdigest(), size, decoded.flags, stream.getvalue())
+    image.save(stream, "JPEG", quality=SHOWN_QUALITY)
+    return stream.getvalue()
 
 
 def shorten(name: str, length: int = NAME_LENGTH) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import streamlit as st
 
-from app import export, maps, opening, showing, state, uploads, widgets
+from app import export, maps, opening, showing, spread, state, uploads, widgets
 from app.maps import Wanted
 from app.opening import Answer, Opened
 from app.panel import show_panel
@@ -29,7 +29,7 @@ SAMPLES = 4
 CLASSES_NAMED = 8
 CLASSES_SHOWN = 5
 UNDECIDED = 0.5
-THUMBNAIL_PX = 120
+THUMBNAIL_PX = 112
 
 
 def show() -> None:
@@ -42,20 +42,20 @@ def show() -> None:
         widgets.show_command(t, t("viewer.own_image.no_pair"), "explain view RUN")
         return
     bring(t, opened)
-    say_what_came(t)
     images = uploads.shelf().images
     if not images:
         widgets.show_notes(t)
         return
-    upload = images.get(st.session_state.get(CHOSEN, "")) or next(reversed(images.values()))
-    choose_upload(t, list(images.values()), upload)
+    upload = chosen_upload(images)
+    say_which(t, upload, list(images.values()))
     explain_upload(t, opened, upload)
 
 
 def bring(t: Translator, opened: Opened) -> None:
-    """The ways in: files, the clipboard, and images to try."""
-    left, right = st.columns([3, 2], gap="large")
+    """The ways in: files, the clipboard, and images to try; beside them the images that are there, to choose one."""
+    left, right = st.columns([2, 3], gap="large")
     turn = st.session_state.setdefault(TURN, 0)
+    images = uploads.shelf().images
     with left:
         files = st.file_uploader(
             t("viewer.own_image.upload"), accept_multiple_files=True, key=f"own_files_{turn}",
@@ -63,13 +63,26 @@ def bring(t: Translator, opened: Opened) -> None:
         )  # fmt: skip
         st.caption(t("viewer.own_image.hint", most=uploads.MOST, megabytes=uploads.FILE_BYTES >> 20))
         listen_for_paste()
+        if images:
+            with st.popover(t("viewer.own_image.try"), icon=":material/texture:", type="tertiary"):
+                offer_samples(t, opened)
     if files:
         with st.spinner(t("viewer.own_image.reading")):
             put((file.name, file.getvalue()) for file in files)
         st.session_state[TURN] = turn + 1  # an uploader of a new name is empty, and streamlit lets the files go
         st.rerun()
     with right:
-        offer_samples(t, opened)
+        if images:
+            choose_upload(t, list(images.values()), chosen_upload(images))
+        else:
+            st.markdown(t("viewer.own_image.or_try"))
+            offer_samples(t, opened)
+    say_what_came(t)
+
+
+def chosen_upload(images: Mapping[str, Upload]) -> Upload:
+    """The image that is looked at: the one chosen, else the newest."""
+    return images.get(st.session_state.get(CHOSEN, "")) or list(images.values())[-1]
 
 
 def put(files: Iterable[tuple[str, bytes]]) -> None:
@@ -83,15 +96,12 @@ def offer_samples(t: Translator, opened: Opened) -> None:
     """Test images of the data set, to see what the page does."""
     samples = [(entry, picture) for entry in uploads.find_samples(opened, SAMPLES)
                if (picture := picture_of(entry)) is not None]  # fmt: skip
-    if not samples:
-        return
-    st.markdown(t("viewer.own_image.try"))
     with st.container(horizontal=True, gap="small"):
         for number, (entry, picture) in enumerate(samples):
             with st.container(width=THUMBNAIL_PX, gap="xsmall"):
                 name = opened.class_names[entry.label or 0]
                 st.image(picture, width="stretch", alt=t("viewer.own_image.sample_alt", name=name))
-                st.button(literal(uploads.shorten(name, 16)), key=f"own_sample_{number}", on_click=put_sample,
+                st.button(label(name), key=f"own_sample_{number}", on_click=put_sample,
                           args=(entry,), width="stretch")  # fmt: skip
 
 
@@ -116,10 +126,10 @@ def say_what_came(t: Translator) -> None:
     """Files that cannot be used, each with the reason, and older images that had to go."""
     shelf = uploads.shelf()
     if shelf.refused:
+        reasons = t.section("viewer.own_image.refused.")
         limits = {"most": uploads.MOST, "megabytes": uploads.FILE_BYTES >> 20, "megapixels": MAX_PIXELS // 10**6,
                   "side": MIN_SIDE_PX, "ratio": MAX_ASPECT}  # fmt: skip
-        lines = [f"- **{literal(one.name)}**: {t(f'viewer.own_image.refused.{one.reason}', **limits)}"
-                 for one in shelf.refused]  # fmt: skip
+        lines = [f"- **{literal(one.name)}**: {reasons[one.reason].format(**limits)}" for one in shelf.refused]
         head = t("viewer.own_image.refused", count=len(shelf.refused))
         st.warning("\n".join([f"{head}", "", *lines]), icon=":material/block:")
     if shelf.dropped:
@@ -129,34 +139,44 @@ def say_what_came(t: Translator) -> None:
 
 
 def choose_upload(t: Translator, images: Sequence[Upload], chosen: Upload) -> None:
-    """The images side by side, to choose one, and a way to have them forgotten."""
+    """The images side by side, to choose one."""
 
     def choose(sha256: str) -> None:
         st.session_state[CHOSEN] = sha256
+
+    st.markdown(t("viewer.own_image.yours", count=len(images)))
+    with st.container(horizontal=True, gap="small"):
+        for number, one in enumerate(images):
+            with st.container(width=THUMBNAIL_PX, gap="xsmall"):
+                st.image(one.thumbnail, width="stretch", alt=one.name)
+                st.button(label(one.name), key=f"own_choose_{number}", on_click=choose,
+                          args=(one.sha256,), width="stretch", help=literal(one.name),
+                          type="primary" if one is chosen else "secondary")  # fmt: skip
+
+
+def label(name: str) -> str:
+    """A name on one line below a thumbnail."""
+    return literal(uploads.shorten(name, 11)).replace(" ", "\u00a0")
+
+
+def say_which(t: Translator, upload: Upload, images: Sequence[Upload]) -> None:
+    """Name and size of the image that is looked at, what was done to it, and ways to have images forgotten."""
 
     def forget(*hashes: str) -> None:
         for sha256 in hashes:
             uploads.shelf().remove(sha256)
 
-    if len(images) > 1:
-        with st.container(horizontal=True, gap="small"):
-            for number, one in enumerate(images):
-                with st.container(width=THUMBNAIL_PX, gap="xsmall"):
-                    st.image(one.picture, width="stretch", alt=one.name)
-                    st.button(literal(uploads.shorten(one.name, 14)), key=f"own_choose_{number}", on_click=choose,
-                              args=(one.sha256,), width="stretch", help=literal(one.name),
-                              type="primary" if one is chosen else "secondary")  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        width, height = chosen.size
-        st.markdown(f"**{literal(chosen.name)}** &nbsp; :gray[{width} × {height} px]", width="content")
-        st.button(t("viewer.own_image.remove"), key="own_remove", on_click=forget, args=(chosen.sha256,),
+        width, height = upload.size
+        st.markdown(f"**{literal(upload.name)}** &nbsp; :gray[{width} × {height} px]", width="content")
+        if upload.flags:
+            st.caption(" ".join(t(f"viewer.own_image.flag.{flag}") for flag in upload.flags), width="content")
+        st.button(t("viewer.own_image.remove"), key="own_remove", on_click=forget, args=(upload.sha256,),
                   icon=":material/delete:", type="tertiary")  # fmt: skip
         if len(images) > 1:
             st.button(t("viewer.own_image.remove_all"), key="own_remove_all", on_click=forget,
                       args=tuple(one.sha256 for one in images), icon=":material/delete_sweep:",
                       type="tertiary")  # fmt: skip
-        if chosen.flags:
-            st.caption(" ".join(t(f"viewer.own_image.flag.{flag}") for flag in chosen.flags), width="content")
 
 
 def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
@@ -194,7 +214,7 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
     wait_for(t, [
         uploads.mapping(opened, run, upload, one, f"{opened.label_of(one.model, t)}, {METHODS[one.method].label}")
         for one, part in found.items() if part is None and (run := opened.run(one.model))
-    ])  # fmt: skip
+    ], [work for method in methods if (work := spread.work_of(opened, method, opened.compared))])  # fmt: skip
     take_along(t, opened, upload, found)
     with st.expander(t("viewer.own_image.reading_maps"), icon=":material/help:"):
         widgets.show_method_help(t, methods)
@@ -228,11 +248,11 @@ def class_of(target: str, model: str, answers: Mapping[str, Answer], opened: Ope
     return answers[what if kind == "answer" else model].index
 
 
-def wait_for(t: Translator, works: Sequence[Work]) -> None:
-    """Wish for work that is not done, unless the reader stopped it, and say how far it is."""
+def wait_for(t: Translator, works: Sequence[Work], beside: Sequence[Work] = ()) -> None:
+    """Wish for work that is not done, unless the reader stopped it, and say how far it is, leaving out `beside`."""
     keys = tuple(work.key for work in works)
     stopped = bool(keys) and st.session_state.get(widgets.STOPPED) == keys
-    progress = the_worker().wish(owner(), () if stopped else works)
+    progress = the_worker().wish(owner(), [*(() if stopped else works), *beside])
     widgets.show_missing(t, None if stopped else progress, keys)
 
 
