@@ -39,6 +39,8 @@ from explain.training.study import StudyRecord, seed_folder
 TEMPLATES = {"template.typ": "report.typ", "pieces.typ": "pieces.typ", "evidence.typ": "evidence.typ"}
 """Files of the page, and what they are called beside its data."""
 
+PAGE_PPI = 80.0
+
 MISSING = "\ufffd"
 """Printed for a character that no font has a glyph for; evidence.json keeps the original."""
 
@@ -74,13 +76,36 @@ def write_report(
     target = Path(out)
     if target.suffix.lower() != ".pdf":
         raise InputError(f"expected a file name that ends in .pdf, got {str(out)!r}")
-    translate(lang)  # an unknown language is an error before any map is computed
-    pair = _open(run_or_pair)
-    panels = panels or finished_panels(pair) or make_panels(pair, progress=progress, device=device)
-    evidence = gather(pair, panels, lang, scope=scope)
-    content = render_pdf(evidence, draw_pictures(panels, scope=scope))
+    content = render_pdf(*_material(run_or_pair, lang, panels, scope, progress, device))
     write_atomically(target, lambda temporary: temporary.write_bytes(content))
     return target
+
+
+def draw_pages(
+    run_or_pair: MatchedPair | str | Path,
+    lang: str = "en",
+    *,
+    panels: Panels | None = None,
+    scope: Scope = "map",
+    ppi: float = PAGE_PPI,
+    progress: Progress | None = None,
+    device: str | torch.device | None = None,
+) -> list[bytes]:
+    """The pages that `write_report` writes, as pictures to look at before anything is written.
+
+    Args:
+        run_or_pair, lang, panels, scope, progress, device: as in `write_report`.
+        ppi: pixels per inch of a page of 8.3 by 11.7 inches.
+
+    Returns:
+        PNG bytes, page by page.
+
+    Raises:
+        InputError: not a pair.
+        IntegrityError: the folder is not a finished pair, or its files changed.
+    """
+    pages = _typeset(*_material(run_or_pair, lang, panels, scope, progress, device), format="png", ppi=ppi)
+    return list(pages) if isinstance(pages, list) else [pages]
 
 
 def render_pdf(evidence: Evidence, pictures: Mapping[str, bytes]) -> bytes:
@@ -94,6 +119,24 @@ def render_pdf(evidence: Evidence, pictures: Mapping[str, bytes]) -> bytes:
         IntegrityError: a picture is missing or not the recorded one, or the record was changed after it got its id.
         ExplainError: the typesetter refused; its hints are in the message.
     """
+    content: bytes = _typeset(evidence, pictures, format="pdf", pdf_standards=["a-3a", "ua-1"],
+                              timestamp=int(evidence.created_at.timestamp()))  # fmt: skip
+    return content
+
+
+def _material(
+    run_or_pair: object, lang: str, panels: Panels | None, scope: Scope, progress: Progress | None,
+    device: str | torch.device | None,
+) -> tuple[Evidence, dict[str, bytes]]:  # fmt: skip
+    """What a report is made of; maps that are not there are computed."""
+    translate(lang)  # an unknown language is an error before any map is computed
+    pair = _open(run_or_pair)
+    panels = panels or finished_panels(pair) or make_panels(pair, progress=progress, device=device)
+    return gather(pair, panels, lang, scope=scope), draw_pictures(panels, scope=scope)
+
+
+def _typeset(evidence: Evidence, pictures: Mapping[str, bytes], **output: Any) -> Any:
+    """What the typesetter makes of a record; `output` is its format and settings."""
     if evidence_id(evidence) != evidence.id:
         raise IntegrityError(
             f"the evidence does not have the content its id {evidence.id!r} stands for; gather it again"
@@ -103,12 +146,8 @@ def render_pdf(evidence: Evidence, pictures: Mapping[str, bytes]) -> bytes:
         folder = Path(name)
         _fill(folder, evidence, pictures)
         try:
-            content: bytes = typst.compile(
-                str(folder / "report.typ"), root=str(folder), font_paths=[str(folder / "fonts")],
-                ignore_system_fonts=True, format="pdf", pdf_standards=["a-3a", "ua-1"],
-                timestamp=int(evidence.created_at.timestamp()),
-            )  # fmt: skip
-            return content
+            return typst.compile(str(folder / "report.typ"), root=str(folder), font_paths=[str(folder / "fonts")],
+                                 ignore_system_fonts=True, **output)  # fmt: skip
         except typst.TypstError as error:
             hints = " ".join(error.hints) or "this is a fault of the report's template, not of your data"
             raise ExplainError(f"the report could not be typeset: {error.message} ({hints})") from None
