@@ -49,7 +49,7 @@ def declared_verdict(measured: Measured, t: Translator) -> list[str]:
     """The one comparison of two arms that was declared before anything was measured."""
     return [
         t("viewer.evidence.verdict.declared", comparison=literal(f"{row.label}, {row.metric}"), verdict=row.verdict,
-          difference=estimate(t, row.difference), p=p_value(row.p))
+          difference=estimate(t, row.difference), p=_sign(p_value(row.p)))
         for row in measured.contrasts[:1] if row.primary
     ]  # fmt: skip
 
@@ -81,7 +81,7 @@ def control_verdicts(summary: Summary, metric: str, t: Translator) -> list[str]:
         sign = 1 if better == "higher" else -1
         best = max(controls, key=lambda cell: sign * _mean(cell))
         above = [cell for cell in cells if cell not in controls and sign * _mean(cell) > sign * _mean(best)]
-        names = ", ".join(literal(method_label(summary, str(cell.method), t)) for cell in above)
+        names = t("viewer.evidence.then").join(literal(method_label(summary, str(cell.method), t)) for cell in above)
         lines.append(t(
             f"viewer.evidence.verdict.{'above_control' if above else 'no_control'}", arm=literal(arm_label(model, t)),
             control=literal(method_label(summary, str(best.method), t)), value=number(best.estimate.mean),
@@ -111,6 +111,11 @@ def agreement_verdicts(summary: Summary, metric: str, t: Translator) -> list[str
         for row in summary.agreements
         if row.metric == metric and (row.first, row.second) == summary.arms[:2] and row.between.mean is not None
     ]  # fmt: skip
+
+
+def _sign(p: str) -> str:
+    """A p-value as it stands behind a "p"."""
+    return p if p.startswith("<") else f"= {p}"
 
 
 def _cells(summary: Summary, metric: str) -> list[Cell]:
