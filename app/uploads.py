@@ -161,7 +161,8 @@ def to_jpeg(image: Image.Image) -> bytes:
 
 def shorten(name: str, length: int = NAME_LENGTH) -> str:
     """A client's file name as something to show: without folders and unprintable characters, its middle left out."""
-    text = printable(name.replace("\\", "/").rsplit("/", 1)[-1][:1000]) or "?"
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    text = printable(last if len(last) <= 2 * length else last[:length] + last[-length:]) or "?"
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[: length - 1 - half]}…{text[-half:]}"
 
