@@ -202,7 +202,8 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
         picture, waiting = st.columns([1, 3], gap="large")
         picture.image(upload.picture, width="stretch", alt=upload.name)
         with waiting:
-            wait_for(t, [uploads.judging(run, upload, opened.label_of(model, t)) for model, part in said.items()
+            wait_for(t, [uploads.judging(run, upload, t("viewer.own_image.answering", model=opened.label_of(model, t)))
+                         for model, part in said.items()
                          if part is None and (run := opened.run(model))])  # fmt: skip
         return
     explained = {model: class_of(target, model, answers, opened) for model in models}
@@ -248,11 +249,11 @@ def class_of(target: str, model: str, answers: Mapping[str, Answer], opened: Ope
     return answers[what if kind == "answer" else model].index
 
 
-def wait_for(t: Translator, works: Sequence[Work], beside: Sequence[Work] = ()) -> None:
-    """Wish for work that is not done, unless the reader stopped it, and say how far it is, leaving out `beside`."""
+def wait_for(t: Translator, works: Sequence[Work], later: Sequence[Work] = ()) -> None:
+    """Wish for work that is not done, unless the reader stopped it, and say how far it is; `later` waits for it."""
     keys = tuple(work.key for work in works)
     stopped = bool(keys) and st.session_state.get(widgets.STOPPED) == keys
-    progress = the_worker().wish(owner(), [*(() if stopped else works), *beside])
+    progress = the_worker().wish(owner(), () if stopped else works or later)
     widgets.show_missing(t, None if stopped else progress, keys)
 
 
