@@ -1,7 +1,7 @@
 """Curves: deletion and insertion of one image, in the order of a map and in random orders.
 
-They are made as the measure `explain.evidence.measures.removal` makes those of many images: patches vanish into black,
-or appear out of a blur, in as many steps.
+They are made as the measure "removal" makes those of many images: patches vanish into black, or appear out of a blur,
+in as many steps. A test holds the two together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,14 @@ from explain.attribution import Array, Attribution
 from explain.baselines import baseline_images
 from explain.engine import load_images
 from explain.errors import ExplainError
-from explain.evidence.measures.removal import STEPS
 from explain.evidence.scorer import on_pixels, probabilities, run_forwards
 from explain.evidence.subject import on_grid
 from explain.metrics.faithfulness import curve_area, patch_order, removal_counts
 from explain.model import TunedModel
 from explain.passes import Passes
+
+STEPS = 8
+"""Parts into which the patches are divided."""
 
 RANDOM_SEEDS = tuple(range(10))
 """Of the random orders, which are the same for every model, method and target."""

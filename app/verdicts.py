@@ -103,14 +103,18 @@ def cascade_verdicts(summary: Summary, t: Translator) -> list[str]:
 
 
 def agreement_verdicts(summary: Summary, metric: str, t: Translator) -> list[str]:
-    """How alike the first two arms' maps are, method by method, in the words of its state."""
-    return [
-        t("viewer.evidence.verdict.agreement", method=literal(method_label(summary, row.method, t)),
-          value=interval(t, row.between.mean, row.between.low, row.between.high), state=state_label(row.state, t),
-          floor=number(row.floor.mean))
-        for row in summary.agreements
-        if row.metric == metric and (row.first, row.second) == summary.arms[:2] and row.between.mean is not None
-    ]  # fmt: skip
+    """How alike the first two arms' maps are, method by method, beside ceilings and floor, and what state that is."""
+    lines = []
+    for row in summary.agreements:
+        if row.metric != metric or (row.first, row.second) != summary.arms[:2] or row.between.mean is None:
+            continue
+        words = {"method": literal(method_label(summary, row.method, t)), "value": estimate(t, row.between),
+                 "state": state_label(row.state, t), "floor": number(row.floor.mean)}  # fmt: skip
+        ceilings = [number(one.mean) for one in (row.first_ceiling, row.second_ceiling) if one is not None]
+        if ceilings:
+            words["ceilings"] = t("viewer.evidence.and").join(ceilings)
+        lines.append(t(f"viewer.evidence.verdict.agreement{'_seeds' if ceilings else ''}", **words))
+    return lines
 
 
 def _sign(p: str) -> str:

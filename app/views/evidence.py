@@ -117,6 +117,7 @@ def show_planted(t: Translator, planted: PlantedResult) -> None:
 def show_location(t: Translator, opened: Opened, summary: Summary, measured: Measured) -> None:
     """Where the maps lie beside the region that decides the label, and how they are shaped."""
     st.subheader(t("report.evidence.description.title"))
+    st.caption(t("report.evidence.description.lead", count=summary.images.with_mask))
     known = {cell.metric for cell in summary.cells if cell.method is not None and cell.estimate.mean is not None}
     metrics = [name for name in DESCRIPTION if name in known]
     if not known & set(MASKED):

@@ -53,10 +53,10 @@ def block_figure(
 
 def _bars(blocks: Sequence[Block], colour: str) -> dict[str, object]:
     """From each mean to the ends of its interval; nothing where it has none."""
-    found = [(one.estimate.low, one.estimate.mean, one.estimate.high) for one in blocks]
-    known = [(low, mean, high) if None not in (low, mean, high) else (0, 0, 0) for low, mean, high in found]
-    return {"array": [high - mean for _, mean, high in known], "arrayminus": [mean - low for low, mean, _ in known],
-            "color": colour, "thickness": 1.2, "width": 3}  # fmt: skip
+    found = [one.estimate for one in blocks]
+    up = [0.0 if one.high is None or one.mean is None else one.high - one.mean for one in found]
+    down = [0.0 if one.low is None or one.mean is None else one.mean - one.low for one in found]
+    return {"array": up, "arrayminus": down, "color": colour, "thickness": 1.2, "width": 3}
 
 
 def trained_figure(models: Mapping[str, Mapping[str, tuple[int, int]]], lang: str = "en") -> go.Figure:

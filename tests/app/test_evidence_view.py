@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from viewer_app import finish, start, texts
 
 from app import curves
-from app.verdicts import cascade_verdicts, chance_verdicts, control_verdicts, planted_verdicts
+from app.verdicts import agreement_verdicts, cascade_verdicts, chance_verdicts, control_verdicts, planted_verdicts
 from app.worker import Ticket
 from explain.engine import load_images
 from explain.errors import Cancelled
@@ -104,6 +104,14 @@ def test_a_map_that_survives_shuffled_weights_is_told(tiny_pair: MatchedPair) ->
     left, gone = cascade_verdicts(summary.model_copy(update={"cells": tuple(cells)}), t)
     assert left.endswith("Grad\\-CAM on FT.") and "Grad\\-CAM on VPT, Linear probe" in gone
     assert len(cascade_verdicts(summary, t)) == 1
+
+
+def test_agreement_stands_beside_its_ceilings_where_there_are_several_seeds(tiny_pair: MatchedPair) -> None:
+    t = translate("en")
+    several, alone = (agreement_verdicts(fake_summary(tiny_pair, seeds), "pearson", t) for seeds in ((0, 1, 2), (0,)))
+    assert "0.66 (0.61 – 0.71); two seeds of one arm 0.70, 0.70; maps of two" in several[1]
+    assert several[1].endswith("**reproducible**") and several[0].endswith("**not reproducible here**")
+    assert "two seeds" not in alone[1] and alone[1].endswith("**one seed: no ceiling**")
 
 
 def test_names_of_arms_cannot_write_markdown(tiny_pair: MatchedPair) -> None:
