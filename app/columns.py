@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from app.index import Index
 from app.legend import format_measure
 from app.opening import Opened
 from app.words import percent
@@ -67,8 +66,3 @@ def format_number(column: str, value: float | None) -> str:
     if column.startswith("agreement_"):
         return f"{value:.2f}".replace("-", "\u2212")
     return percent(value) if column.endswith(SHARES) else format_measure(column, value)
-
-
-def is_share(column: str, index: Index) -> bool:
-    """Whether a column holds shares, 0-1, that a bar can show."""
-    return column in index.numeric and column.endswith(("_confidence", "_probability"))

@@ -8,9 +8,13 @@ turn, its maps, logits and numbers are random and fit one another. At 1,000,000 
 """
 
 import argparse
+import shutil
+import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,14 @@ import pyarrow as pa
 import torch
 from page import say, table
 from PIL import Image
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import sync_playwright
 from timm.models.vision_transformer import VisionTransformer
 
 import app.index as searching
 import explain
 from app.index import Index, Query
+from app.server import command
 from explain.archive.archive import MapArchive
 from explain.archive.commit import commit
 from explain.archive.finish import finish
@@ -46,6 +53,7 @@ DISTINCT = 64
 FAILED = 0.001
 COLUMN = "agreement_grad_cam_vpt_ft"
 TURNS = 7
+MARK, PAINTED = "grid-painted", "[data-painted]"
 
 QUERIES = {
     "all images, order of the data set": Query(),
@@ -202,6 +210,51 @@ def measure(name: str, numbers: pa.Table) -> list[list[str]]:
     return rows
 
 
+@contextmanager
+def viewing(folder: Path) -> Iterator[Any]:
+    """A page of Debian's Chromium on the gallery of an archive."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(command(folder, port, headless=True), stdout=subprocess.DEVNULL)
+    try:
+        with sync_playwright() as tool:
+            browser = tool.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
+            page.set_default_timeout(120_000)
+            while True:
+                try:
+                    page.goto(f"http://127.0.0.1:{port}/gallery")
+                    break
+                except PlaywrightError:  # the server is not there yet
+                    time.sleep(0.5)
+            page.wait_for_selector(PAINTED)
+            yield page
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def measure_clicks(folder: Path, turns: int = TURNS) -> list[list[str]]:
+    """Rows of the table: from the click that chooses something until the thumbnails are painted."""
+    choices = (("Which images", "Only VPT right"), ("Which images", "Different answers"), ("True class", "local"),
+               ("Sort by", "Agreement, GradCAM"), ("Which images", "All"), ("True class", "All classes"),
+               ("Sort by", "Order of the data set"))  # fmt: skip
+    taken: dict[str, list[float]] = {}
+    with viewing(folder) as page:
+        page.evaluate("addEventListener('click', () => { window.clicked = performance.now(); }, true)")
+        for box, choice in choices * turns:
+            before = page.evaluate(f"performance.getEntriesByName('{MARK}').length")
+            page.get_by_label(box).first.click()
+            page.get_by_role("option", name=choice).first.click()
+            page.wait_for_function(f"before => performance.getEntriesByName('{MARK}').length > before", arg=before)
+            time.sleep(0.5)
+            last = page.evaluate(f"performance.getEntriesByName('{MARK}').at(-1).startTime - window.clicked")
+            taken.setdefault(f"{box}: {choice}", []).append(last)
+    return [[name, f"{np.median(times):.0f}", f"{min(times):.0f} - {max(times):.0f}"] for name, times in taken.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG or PNG files")
@@ -218,6 +271,8 @@ def main() -> None:
         say(f"an archive of {arguments.count:,} images was written in {seconds:.0f} s")
         rows = measure(f"{arguments.count:,}", made[0].to_arrow())
         rows += measure(f"{arguments.rows:,}", large_table(made[0].job, arguments.rows))
+        clicks = measure_clicks(Path(made[0].store.url))
+    print("\n".join(table(["click, then 48 thumbnails painted", "ms, median", "ms, range"], clicks)))
     print("\n".join(table(["images", "what", "find, ms", "counts, ms", "page of 48, ms"], rows)))
 
 

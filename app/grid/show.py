@@ -92,20 +92,15 @@ class Grid:
         return b"".join((len(text).to_bytes(4, "little"), text, *(cell.picture for cell in self.cells)))
 
 
-def show_grid(grid: Grid, on_open: Callable[[], None], key: str = "grid") -> str | None:
+def show_grid(grid: Grid, on_open: Callable[[], None], key: str = "grid") -> None:
     """Draw a grid.
 
     Args:
         grid: what it shows.
         on_open: called before the next run of the page when the reader opens an image.
         key: of the component; its session value's `opened` is the image's id.
-
-    Returns:
-        The id of the image that the reader has just opened; None in every other run.
     """
-    result = _component()(data=grid.encode(), key=key, on_opened_change=on_open)
-    opened: str | None = result.opened
-    return opened
+    _component()(data=grid.encode(), key=key, on_opened_change=on_open)
 
 
 @cache
