@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 from explain.i18n import Translator, translate
 from explain.metrics.statistics import seed_interval
 from explain.render import arm_colour
-from explain.render.plots import INK, PARTS, TURN, arm_label
+from explain.render.plots import PARTS, TURN, arm_label
 from explain.training.overfitting import judge_overfitting, watched_part
 from explain.training.pair import MatchedPair
 from explain.training.run import Epoch, Run, RunManifest
@@ -189,7 +189,7 @@ def cost_figure(runs: Mapping[str, Run], lang: str = "en") -> go.Figure:
         else:
             figure.update_xaxes(rangemode="tozero", nticks=4, col=column)
     figure.update_yaxes(autorange="reversed", automargin=True)
-    figure.update_annotations(font={"size": 13, "color": INK})
+    figure.update_annotations(font={"size": 13})
     figure.update_layout(height=110 + ROW_PX * len(runs), margin={"l": 10, "r": 10, "t": 40, "b": 10}, bargap=0.35)
     return figure
 

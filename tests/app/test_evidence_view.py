@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_evidence import fake_planted, fake_summary, write_fake_evidence
+from small_archive import explain_all, small_models
 from streamlit.testing.v1 import AppTest
 from viewer_app import finish, start, texts
 
 from app import curves
 from app.verdicts import agreement_verdicts, cascade_verdicts, chance_verdicts, control_verdicts, planted_verdicts
 from app.worker import Ticket
+from explain.data.base import Dataset
 from explain.engine import load_images
 from explain.errors import Cancelled
 from explain.evidence.measures.removal import Removal
@@ -196,3 +198,12 @@ def test_one_image_has_curves_of_both_models_beside_random_orders(
     assert "VPT: the order of this map is better than" in texts(page)
     page.selectbox(key="curve").set_value("grad_cam").run()
     assert figures(finish(page)) == 1
+
+
+def test_on_an_archive_without_its_pair_the_page_says_what_to_open(
+    monkeypatch: pytest.MonkeyPatch, pictures: Dataset, tmp_path: Path
+) -> None:
+    explain_all(small_models(), pictures, tmp_path / "maps")
+    page = start(monkeypatch, tmp_path / "maps", "evidence")
+    assert not page.exception and not page.error and figures(page) == 0
+    assert [code.value for code in page.code] == ["explain view RUN"]

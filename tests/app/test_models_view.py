@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_evidence import BLOCKS, write_fake_evidence
+from small_archive import explain_all, small_models
 from streamlit.testing.v1 import AppTest
 from viewer_app import finish, start, texts
 
 from app.tuned_weights import TunedWeights, place_of, weights_of
+from explain.data.base import Dataset
 from explain.training.pair import MatchedPair
 
 
@@ -82,3 +84,12 @@ def test_norms_and_cosines_of_known_prompts() -> None:
     np.testing.assert_allclose(weights.norms()[2], [3, 4, 1])
     np.testing.assert_allclose(weights.cosines(2), [[1, 0, -1], [0, 1, 0], [-1, 0, 1]])
     assert weights.likeness() == {2: pytest.approx(1 / 3)}
+
+
+def test_on_an_archive_without_its_pair_the_page_says_what_to_open(
+    monkeypatch: pytest.MonkeyPatch, pictures: Dataset, tmp_path: Path
+) -> None:
+    explain_all(small_models(), pictures, tmp_path / "maps")
+    page = start(monkeypatch, tmp_path / "maps", "models")
+    assert not page.exception and not page.error and figures(page) == 0
+    assert [code.value for code in page.code] == ["explain view RUN"]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 from fake_pair import make_fake_pair
+from small_archive import explain_all, small_models
 from streamlit.testing.v1 import AppTest
 from viewer_app import start, texts
 
+from explain.data.base import Dataset
 from explain.training.pair import MatchedPair
 
 SECTIONS = {"curves": 1, "search": 1, "seeds": 0, "cost": 1, "calibration": 2}
@@ -72,3 +74,12 @@ def test_costs_are_those_of_the_runs(monkeypatch: pytest.MonkeyPatch, fake_pair:
     manifests = [run.manifest for run in fake_pair]
     assert rows["Trained parameters"] == [f"{one.trained_parameters:,}" for one in manifests]
     assert rows["Steps in all"] == [f"{one.steps + sum(trial.steps for trial in one.trials):,}" for one in manifests]
+
+
+def test_on_an_archive_without_its_pair_the_page_says_what_to_open(
+    monkeypatch: pytest.MonkeyPatch, pictures: Dataset, tmp_path: Path
+) -> None:
+    explain_all(small_models(), pictures, tmp_path / "maps")
+    page = start(monkeypatch, tmp_path / "maps", "training")
+    assert not page.exception and not page.error and figures(page) == 0
+    assert [code.value for code in page.code] == ["explain view RUN"]
