@@ -1,6 +1,6 @@
 // The small maps: one canvas for all of them, rows are blocks, columns are heads, models stand side by side.
 
-const LABEL_WIDTH = 54;
+const LABEL_WIDTH = 64;
 const HEAD_HEIGHT = 44;
 const MODEL_GAP = 26;
 const SET_OFF = 8;
@@ -66,7 +66,7 @@ function drawGrid(view) {
         const [x, y, width, height] = cellBox(data, place, number, row, column);
         paintMap(context, data, model, row, column, [x, y, width, height]);
         paintPrompts(context, data, model, row, column, [x, y + height + PROMPT_GAP, width, place.strip]);
-        if (data.scope === "map" && width >= 40) drawTop(context, model, row, column, x, y, font);
+        if (data.scope === "map" && width >= 40) drawTop(context, model, row, column, [x, y, width], font);
       }
     }
   });
@@ -103,9 +103,10 @@ function drawHeads(context, data, place, ink, font) {
 }
 
 /** The top of a map's own scale, in its corner. */
-function drawTop(context, model, row, column, x, y, font) {
-  const text = formatValue(topAt(model, row, column));
-  Object.assign(context, { font: `500 9.5px ${font}`, textAlign: "left" });
+function drawTop(context, model, row, column, [x, y, width], font) {
+  const large = width >= 54;
+  const text = formatValue(topAt(model, row, column), large ? 3 : 2);
+  Object.assign(context, { font: `500 ${large ? 9.5 : 8.5}px ${font}`, textAlign: "left" });
   context.fillStyle = "rgba(0, 0, 0, 0.62)";
   context.fillRect(x, y, context.measureText(text).width + 5, 12);
   context.fillStyle = "#ffffff";
@@ -142,7 +143,7 @@ function describeCell(view, { number, row, column }) {
 }
 
 function nameOf(data, row, column) {
-  return [fill(data.texts.block, { number: data.rows[row] }), data.names[column]].join(", ");
+  return fill(data.texts.map, { block: fill(data.texts.block, { number: data.rows[row] }), head: data.names[column] });
 }
 
 function listenToGrid(view) {

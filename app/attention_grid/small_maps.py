@@ -1,6 +1,6 @@
 """From a query's rows to small maps: what patches, prompts and other tokens get, head by head and fused."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from app.attention import Floats, QueryRows
 from explain.render.heatmap import scale_for
 from explain.tokens import TokenLayout
 
-FUSE = {"mean": np.mean, "max": np.max, "min": np.min}
+FUSE: dict[str, Callable[..., Floats]] = {"mean": np.mean, "max": np.max, "min": np.min}
 SCOPES = ("all", "block", "map")
 """What shares a scale: every map shown, the maps of one block, none."""
 

@@ -53,10 +53,10 @@ function sharesAt(data, model, row, column) {
     .filter(([, , kind]) => used(kind)).map(([name, share]) => [name, share]);
 }
 
-/** A value with three significant digits. */
-function formatValue(value) {
+/** A value with a few significant digits. */
+function formatValue(value, digits = 3) {
   if (!value) return "0";
-  return value >= 1e5 || value < 1e-4 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return value >= 1e5 || value < 1e-4 ? value.toExponential(digits - 2) : String(Number(value.toPrecision(digits)));
 }
 
 /** A share in percent; with a digit behind the point where it says something. */
