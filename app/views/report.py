@@ -66,8 +66,9 @@ def show_missing_parts(t: Translator, pair: MatchedPair) -> None:
         return
     with st.container(width=READING_PX):
         st.caption(t("viewer.report.missing"))
-        for part, command in missing.items():
-            st.markdown(f"- {t(f'viewer.report.missing.{part}')}: `explain {command} {shlex.quote(str(pair.path))}`")
+        folder = shlex.quote(str(pair.path))
+        st.markdown("\n".join(f"- {t(f'viewer.report.missing.{part}')}: `explain {command} {folder}`"
+                              for part, command in missing.items()))  # fmt: skip
 
 
 def make(t: Translator, pair: MatchedPair, lang: str, scope: Scope) -> Made | None:
