@@ -279,8 +279,8 @@ def show_answers(t: Translator, opened: Opened, upload: Upload, answers: Mapping
             st.warning(t("viewer.own_image.undecided"), icon=":material/question_mark:")
         twin = uploads.find_twin(opened, upload)
         if twin is not None:
-            part = t(f"viewer.own_image.part.{twin[1] or 'none'}")
-            st.caption(t("viewer.own_image.twin", name=literal(twin[0]), part=part))
+            place = t(f"viewer.own_image.part.{twin[1] or 'none'}")
+            st.caption(t("viewer.own_image.twin", name=literal(twin[0]), part=place))
 
 
 def show_maps(
