@@ -10,12 +10,12 @@ from streamlit.delta_generator import DeltaGenerator
 from app import access, filters, maps, spread, state, worker
 from app.index import Query, Rows
 from app.maps import Wanted
+from app.measured import planted_of
 from app.opening import Opened
 from app.words import literal, percent
 from explain.archive.manifest import Entry
 from explain.engine import DEFAULT_METHODS
 from explain.errors import ExplainError
-from explain.evidence.found import find_planted
 from explain.evidence.planted import PlantedResult
 from explain.i18n import LANGUAGES, Translator
 from explain.methods.base import METHODS
@@ -287,7 +287,7 @@ def show_method_help(t: Translator, methods: Sequence[str]) -> None:
 def find_planted_test(pair: MatchedPair) -> PlantedResult | None:
     """A pair's planted-cue test; where it cannot be used, a note says why."""
     try:
-        return find_planted(pair)
+        return planted_of(pair)
     except ExplainError as error:
         st.warning(literal(str(error)), icon=":material/science:")
         return None

@@ -4,9 +4,9 @@ import streamlit as st
 
 from app import exhibits, image_evidence, opening, state, verdicts, widgets
 from app.exhibits import estimate, interval, number, p_value
+from app.measured import evidence_of, planted_of
 from app.opening import Opened
 from app.words import literal, percent
-from explain.evidence.found import find_evidence, find_planted
 from explain.evidence.planted import PlantedResult
 from explain.evidence.summary import Summary
 from explain.i18n import Translator
@@ -35,9 +35,9 @@ def show() -> None:
         image_evidence.show(t, opened)
         return
     widgets.show_notes(t)
-    summary = find_evidence(opened.pair)
+    summary = evidence_of(opened.pair)
     if section == "sanity":
-        show_sanity(t, opened, summary, find_planted(opened.pair))
+        show_sanity(t, opened, summary, planted_of(opened.pair))
     elif summary is None:
         show_nothing(t, opened)
     else:

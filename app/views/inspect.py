@@ -8,6 +8,7 @@ import streamlit as st
 
 from app import export, maps, opening, review, showing, state, widgets
 from app.maps import Wanted
+from app.measured import evidence_of
 from app.opening import Opened
 from app.panel import show_panel
 from app.showing import Found, Shown
@@ -15,7 +16,6 @@ from app.words import literal, percent
 from explain.archive.manifest import Entry
 from explain.attribution import Attribution
 from explain.errors import ExplainError
-from explain.evidence.found import find_evidence
 from explain.evidence.summary import Estimate, Summary
 from explain.i18n import Translator
 from explain.methods.base import METHODS
@@ -151,7 +151,7 @@ def number(value: float) -> str:
 def find_summary(opened: Opened) -> Summary | None:
     """The evaluation of the pair; None where there is none that speaks of these weights."""
     try:
-        return find_evidence(opened.pair) if opened.pair else None
+        return evidence_of(opened.pair) if opened.pair else None
     except ExplainError:  # told on the page "Evidence"
         return None
 

@@ -6,11 +6,11 @@ import streamlit as st
 
 from app import exhibits, opening, state, tuned_weights, widgets
 from app.exhibits import number
+from app.measured import evidence_of
 from app.opening import Opened
 from app.tuned_weights import TunedWeights
 from app.words import literal
 from explain.errors import ExplainError
-from explain.evidence.found import find_evidence
 from explain.evidence.summary import Block, Summary
 from explain.i18n import Translator
 from explain.render import evidence_plots as plots
@@ -47,7 +47,7 @@ def show() -> None:
 def show_blocks(t: Translator, opened: Opened, pair: MatchedPair) -> None:
     """One measure over the blocks, large, and all of them small."""
     st.subheader(t("report.evidence.blocks.title"))
-    summary = find_evidence(pair)
+    summary = evidence_of(pair)
     panels = plots.block_panels(summary) if summary is not None else {}
     if summary is None or not panels:
         widgets.show_notes(t)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from browser_tools import browsing, settle, viewing
+from in_browser import browsing, settle, viewing
 from streamlit.testing.v1 import AppTest
 from viewer_app import start, texts
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser_tools import browsing, settle, viewing
+from in_browser import browsing, settle, viewing
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 from viewer_app import start, texts

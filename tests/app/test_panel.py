@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
-from browser_tools import browsing, free_port, serving, settle
+from in_browser import browsing, free_port, serving, settle
 from panel_numbers import BROKEN, GRID, HOSTILE, METHODS, MODELS, SIGNED, make_panel, pixels, pooled, values
 
 from app.panel import MapCell, show

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_tools import browsing, settle, viewing
 from fake_evidence import write_fake_evidence
+from in_browser import browsing, settle, viewing
 
 import explain
 from app.main import view_names

@@ -18,7 +18,8 @@ FLOORS: list[set[str]] = [
     {"explain.cli_train", "explain.cli_prompts"},
     {"explain.console", "explain.demo", "app.server", "app.passwords"},  # a command line starts the viewer
     {"explain.report", "explain.export"},
-    {"explain.render", "explain.prompts"},
+    {"explain.render"},
+    {"explain.prompts"},
     {"explain.evidence", "explain.batch"},
     {"explain.metrics", "explain.decision"},
     {"explain.engine", "explain.training"},
