@@ -110,7 +110,10 @@ def show_suggestions(t: Translator, opened: Opened, part: str, method: str | Non
             link_to_gallery(t("viewer.overview.look.failed_link"), Query("failed"))
     if opened.reviews is not None:
         reviewed = f"{len(opened.reviews.by_sample()):,}"
-        st.caption(t("viewer.overview.reviewed", count=reviewed, total=f"{opened.index.count:,}"))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(t("viewer.overview.reviewed", count=reviewed, total=f"{opened.index.count:,}"), width="content")
+            st.page_link("views/gallery.py", label=t("viewer.overview.unreviewed"), icon=":material/arrow_forward:",
+                         icon_position="right", query_params={filters.VERDICT: filters.UNREVIEWED})  # fmt: skip
 
 
 def show_suggestion(t: Translator, opened: Opened, one: Suggestion, method: str | None) -> None:
@@ -179,7 +182,8 @@ def show_confusion(t: Translator, opened: Opened, answers: Answers) -> None:
                       count=int(counts[model][truth, answer])) for model in models]  # fmt: skip
             label = t("viewer.overview.confusion_link", truth=literal(names[truth]), answer=literal(names[answer]),
                       counts=", ".join(told))  # fmt: skip
-            link_to_gallery(label, Query(part=answers.part, label=truth), opened)
+            most = max(models, key=lambda model: counts[model][truth, answer])
+            link_to_gallery(label, Query(part=answers.part, label=truth, answered=(most, answer)), opened)
 
 
 def show_likeness(t: Translator, opened: Opened, methods: list[str], method: str | None, part: str) -> None:
@@ -208,7 +212,7 @@ def show_likeness(t: Translator, opened: Opened, methods: list[str], method: str
 
 
 def link_to_gallery(label: str, query: Query, opened: Opened | None = None) -> None:
-    """A link that opens the gallery on these images; `opened` names the class of a query that has one."""
+    """A link that opens the gallery on these images; `opened` names the classes of a query that has some."""
     st.page_link("views/gallery.py", label=label, icon=":material/arrow_forward:", icon_position="right",
                  query_params=link_of(query, opened))  # fmt: skip
 
@@ -217,8 +221,10 @@ def link_of(query: Query, opened: Opened | None = None, **more: str) -> dict[str
     """A query as the parameters of a link, without what is as it would be anyway."""
     values = {filters.OUTCOME: query.outcome, filters.PART: query.part, filters.SORT: query.sort,
               filters.DESCENDING: "1" if query.descending else ""}  # fmt: skip
-    if query.label is not None and opened is not None:
+    if opened is not None and query.label is not None:
         values[filters.CLASS] = opened.class_names[query.label]
+    if opened is not None and query.answered is not None:
+        values |= {filters.BY: query.answered[0], filters.ANSWER: opened.class_names[query.answered[1]]}
     return {key: value for key, value in values.items() if value and value != Query().outcome} | more
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from app.headline import points
 from app.index import Query
 from app.views.overview import link_of
 from explain.files import read_json, write_json
+from explain.metrics.classification import confusion
 from explain.training.pair import MatchedPair
 
 
@@ -96,6 +98,18 @@ def test_suggestions_lead_to_their_images(monkeypatch: pytest.MonkeyPatch, fake_
     wrong = ~vpt.correct & ~ft.correct
     surest = vpt.ids[int(np.argmax(np.where(wrong, vpt.probabilities.max(axis=1), -1)))]
     assert any(surest.replace("/", "%2F").replace(" ", "+") in link and "outcome=both_wrong" in link for link in ways)
+
+
+def test_a_mistake_leads_to_the_images_of_the_model_that_makes_it(
+    monkeypatch: pytest.MonkeyPatch, fake_pair: MatchedPair
+) -> None:
+    names = fake_pair.vpt.manifest.class_names
+    tables = [confusion(run.predictions.labels, run.predictions.classes, len(names)) for run in fake_pair]
+    truth, answer = divmod(int(np.argmax((tables[0] + tables[1]) * ~np.eye(len(names), dtype=bool))), len(names))
+    most = "vpt" if tables[0][truth, answer] >= tables[1][truth, answer] else "ft"
+    expected = {"class": names[truth], "answer": names[answer], "by": most, "part": "test"}
+    page = start(monkeypatch, fake_pair.path, "overview")
+    assert expected in [dict(parse_qsl(link)) for link in links(page)]
 
 
 def test_a_link_says_only_what_is_asked_for() -> None:
