@@ -26,12 +26,13 @@ ARM_BADGES = {"vpt": "blue", "ft": "orange"}
 """Streamlit's names of the colours that the theme sets to `explain.render.ARM_COLOURS`."""
 STYLE = """<style>
 .stMainBlockContainer { padding: 3.4rem 2.5rem 2rem; }
+.stMainBlockContainer [data-testid="stCaptionContainer"] { color: inherit; opacity: .75; }
 .stMainBlockContainer [data-testid="stCaptionContainer"] p { font-size: .8rem; line-height: 1.35; }
 .stMainBlockContainer h4 { padding: 0; font-size: 1.2rem; line-height: 1.4; }
 .stMainBlockContainer h2 { padding: .2rem 0; font-size: 1.45rem; }
 .stMainBlockContainer h3 { padding: .2rem 0; font-size: 1.15rem; }
 </style>"""
-"""Streamlit leaves a hand's breadth of white round a wide page; maps need it more."""
+"""Streamlit leaves a hand's breadth of white round a wide page, which maps need more, and draws captions too pale."""
 MAX_METHODS = 4
 POLL_S = 0.5
 
@@ -186,7 +187,7 @@ def choose_methods(t: Translator, opened: Opened, place: DeltaGenerator) -> list
     """The methods shown, in the order chosen."""
     known = list(METHODS) if opened.pair is not None else list(opened.archive.methods if opened.archive else ())
     plain = [name for name in DEFAULT_METHODS if name in known] or known[:MAX_METHODS]
-    state.choose_many(state.METHOD_NAMES, known, plain)
+    state.choose_many(state.METHOD_NAMES, known, plain, most=MAX_METHODS)
     return place.multiselect(
         t("viewer.methods"), known, key=state.METHOD_NAMES, max_selections=MAX_METHODS,
         format_func=lambda name: METHODS[name].label,
@@ -218,9 +219,11 @@ def wish_for(t: Translator, opened: Opened, image: Entry, found: Mapping[Wanted,
     keys = tuple(work.key for work in works)
     if keys and st.session_state.get(STOPPED) == keys:
         works = []
-    methods = dict.fromkeys(one.method for one in found)
-    scales = [spread.work_of(opened, method, opened.compared) for method in methods]
-    progress = worker.the_worker().wish(worker.owner(), [*works, *(work for work in scales if work is not None)])
+    if not keys:  # the scales can wait: until they are there the panel has the others
+        methods = dict.fromkeys(one.method for one in found)
+        scales = [spread.work_of(opened, method, opened.compared) for method in methods]
+        works = [work for work in scales if work is not None]
+    progress = worker.the_worker().wish(worker.owner(), works)
     return progress if works or not keys else None
 
 

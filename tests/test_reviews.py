@@ -43,7 +43,7 @@ def test_what_another_process_adds_is_seen(tmp_path: Path) -> None:
 def test_reviews_of_many_threads_are_whole(tmp_path: Path) -> None:
     reviews = Reviews(tmp_path)
     threads = [
-        threading.Thread(target=lambda part=part: [say(reviews, f"{part}-{at}.png", note="n" * 500) for at in range(20)])
+        threading.Thread(target=lambda part=part: [say(reviews, f"{part}-{at}.png", note="n" * 99) for at in range(20)])
         for part in range(4)
     ]
     for thread in threads:

@@ -179,7 +179,7 @@ def test_a_review_is_kept_and_shown_again(page: AppTest, tiny_pair: MatchedPair)
         page.button(key="step_left").click().run()
         assert page.text_area(key=f"note {name}").value == "looks at the *edge*" and not page.warning
         line = json.loads(file.read_text())
-        file.write_text(json.dumps(line | {"models": {"vpt": "older"}, "note": "an older one, said of other weights"}) + "\n")
+        file.write_text(json.dumps(line | {"models": {"vpt": "older"}, "note": "said of other, older weights"}) + "\n")
         page.run()
         assert [warning for warning in page.warning if "other weights" in warning.value]
     finally:
@@ -191,7 +191,8 @@ def test_the_lines_of_python_make_the_maps_that_are_shown(page: AppTest, tiny_pa
     scope: dict = {}
     exec(code.value, scope)
     found = scope["maps"]
-    assert list(found) == ["vpt", "ft"] and list(found["vpt"]) == ["grad_cam", "integrated_gradients", "attention_rollout"]
+    assert list(found) == ["vpt", "ft"]
+    assert list(found["vpt"]) == ["grad_cam", "integrated_gradients", "attention_rollout"]
     shown = cells(page)["vpt", "grad_cam"]["lines"][0]
     low, high = (float(text.replace("\u2212", "-")) for text in re.findall(r"[\u2212\d.e-]+", shown))
     values = found["vpt"]["grad_cam"].values
@@ -200,9 +201,10 @@ def test_the_lines_of_python_make_the_maps_that_are_shown(page: AppTest, tiny_pa
 
 def test_japanese_and_the_language_of_the_browser(monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair) -> None:
     test = start(monkeypatch, tiny_pair.path, "inspect", locale="ja-JP")
-    assert panel(test)["columns"] and translate("ja")("viewer.inspect.review") in [head.value for head in test.subheader]
+    heads = {lang: translate(lang)("viewer.inspect.review") for lang in ("en", "ja")}
+    assert heads["ja"] in [head.value for head in test.subheader]
     test.radio(key="lang").set_value("en").run()
-    assert translate("en")("viewer.inspect.review") in [head.value for head in test.subheader]
+    assert heads["en"] in [head.value for head in test.subheader]
     assert test.query_params["lang"] == "en"
 
 

@@ -1,4 +1,4 @@
-"""A map comes from an archive where there is one of just this image, model, target and options, else from the worker."""
+"""A map comes from an archive that has one of just this image, model, target and options, else from the worker."""
 
 import shutil
 import time
@@ -80,7 +80,8 @@ def test_another_target_is_computed_with_the_options_of_the_archive(opened: Open
 
 def test_a_map_that_does_not_depend_on_the_class_serves_every_target(opened: Opened) -> None:
     sample = opened.pair.test.samples[0]
-    found = [maps.ready(opened, opened.image(sample.id), Wanted("ft", "attention_rollout", target)) for target in (0, 1)]
+    wanted = [Wanted("ft", "attention_rollout", target) for target in (0, 1)]
+    found = [maps.ready(opened, opened.image(sample.id), one) for one in wanted]
     assert all(isinstance(part, explain.Attribution) for part in found)
     np.testing.assert_array_equal(found[0].values, found[1].values)
 
