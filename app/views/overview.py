@@ -165,7 +165,8 @@ def show_confusion(t: Translator, opened: Opened, answers: Answers) -> None:
     counts = {model: confusion(answers.labels, answers.classes[model], len(names)) for model in models}
     if len(names) <= MATRIX_CLASSES:
         first, second = (opened.label_of(model, t) for model in opened.compared)
-        st.plotly_chart(plots.confusion_figure(counts, names, t), key="figure_confusion", config=PLAIN,
+        figure = plots.confusion_figure(counts, names, t, dark=st.context.theme.type == "dark")
+        st.plotly_chart(figure, key="figure_confusion", config=PLAIN,
                         alt=t("viewer.overview.confusion_alt", first=first, second=second))  # fmt: skip
         st.caption(t("viewer.overview.confusion_why"))
     else:

@@ -17,7 +17,8 @@ ROW_PX, CELL_PX = 58, 62
 WRITTEN_CLASSES = 12
 """With more classes than this the counts are told by pointing at a cell only."""
 BINS = np.linspace(-1, 1, 41)
-LINE = "#8A949E"
+LINE, LIGHT_INK, DARK_INK = "#8A949E", "#1C2430", "#E6EAF0"
+"""Of help lines, and of text on a light and on a dark ground."""
 MAPS_COLOUR = "#8E3FB0"
 """Of numbers about two models' maps at once, as in the figures of an evaluation."""
 
@@ -51,7 +52,7 @@ def rates_figure(rates: Mapping[str, Interval], t: Translator) -> go.Figure:
 
 
 def confusion_figure(
-    counts: Mapping[str, npt.NDArray[np.int64]], class_names: Sequence[str], t: Translator
+    counts: Mapping[str, npt.NDArray[np.int64]], class_names: Sequence[str], t: Translator, *, dark: bool = False
 ) -> go.Figure:
     """What each model answered for the images of every class; a cell's colour is its share of the class.
 
@@ -59,6 +60,7 @@ def confusion_figure(
         counts: model -> (K, K) images, row the true class, column the answer.
         class_names: K names.
         t: texts.
+        dark: it is shown on a dark ground.
     """
     figure = make_subplots(cols=len(counts), shared_yaxes=True, horizontal_spacing=0.05,
                            column_titles=[escape(arm_label(model, t)) for model in counts])  # fmt: skip
@@ -70,7 +72,7 @@ def confusion_figure(
         for kind, those in (("right", diagonal), ("wrong", ~diagonal)):
             figure.add_trace(_cells(np.where(those, shares, np.nan), table, names, kind, t), row=1, col=column)
         if size <= WRITTEN_CLASSES:
-            figure.add_trace(_counts(table, names), row=1, col=column)
+            figure.add_trace(_counts(table, names, DARK_INK if dark else LIGHT_INK), row=1, col=column)
     figure.update_xaxes(title=t("plot.overview.answer"), showgrid=False, zeroline=False, tickangle=0, automargin=True)
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, automargin=True)
     figure.update_yaxes(title=t("term.truth"), row=1, col=1)
@@ -95,12 +97,12 @@ def _cells(
     )  # fmt: skip
 
 
-def _counts(table: npt.NDArray[np.int64], names: Sequence[str]) -> go.Scatter:
-    """The number in every cell, in the theme's colour; a heatmap's own text takes its shades for opaque."""
+def _counts(table: npt.NDArray[np.int64], names: Sequence[str], ink: str) -> go.Scatter:
+    """The number in every cell; a heatmap's own text would take its shades for opaque."""
     rows, columns = np.indices(table.shape).reshape(2, -1)
     return go.Scatter(
         x=[names[column] for column in columns], y=[names[row] for row in rows], mode="text", hoverinfo="skip",
-        text=[f"{images:,}" for images in table.ravel()], textfont={"size": 15}, showlegend=False,
+        text=[f"{images:,}" for images in table.ravel()], textfont={"size": 15, "color": ink}, showlegend=False,
     )  # fmt: skip
 
 

@@ -27,6 +27,12 @@ def test_confusion_colours_shares_of_a_class_and_writes_counts() -> None:
     assert "&lt;b&gt;" in right.x[0] and "80.0 %" in right.customdata[0][0]
 
 
+def test_counts_are_written_in_a_colour_that_the_ground_bears() -> None:
+    counts = {"vpt": np.array([[8, 2], [0, 0]])}
+    inks = {confusion_figure(counts, ("a", "b"), T, dark=dark).data[2].textfont.color for dark in (False, True)}
+    assert len(inks) == 2
+
+
 def test_many_classes_are_not_written_into_cells() -> None:
     figure = confusion_figure({"vpt": np.eye(20, dtype=int)}, tuple(map(str, range(20))), T)
     assert len(figure.data) == 2
