@@ -4,6 +4,7 @@ They take seconds, which a reader would otherwise wait for in front of an empty 
 the arguments are those of streamlit.
 """
 
+import gc
 import sys
 from importlib import import_module
 
@@ -16,6 +17,8 @@ def main() -> None:
     for name in HEAVY:
         import_module(name)
     list(import_module("explain.methods.base").METHODS)  # reads the file of every method
+    gc.collect()
+    gc.freeze()  # what is imported stays: no later collection has to look through it
 
     from streamlit.web.cli import main as streamlit
 

@@ -48,6 +48,7 @@ def main() -> None:
             # before anybody is asked to sign in: otherwise the address would lose its page and its choices
             page = st.navigation(pages, position="top" if access.is_inside() else "hidden")
             st.session_state[state.WHO] = access.admit(t)
+            st.html(widgets.STYLE)
             page.run()
         except ExplainError as error:
             widgets.show_error(t, error)

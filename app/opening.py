@@ -77,7 +77,7 @@ class Opened:
     location: str
     pair: MatchedPair | None
     archive: MapArchive | None
-    _looked_at: "OrderedDict[int, Explained]" = field(default_factory=OrderedDict, compare=False)
+    _looked_at: "OrderedDict[str, Explained]" = field(default_factory=OrderedDict, compare=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, compare=False)
 
     @property
@@ -140,6 +140,11 @@ class Opened:
         found = {arm: names.get(run.manifest.identity) for arm, run in self.pair.runs.items()}
         return {arm: name for arm, name in found.items() if name is not None}
 
+    @cached_property
+    def committed(self) -> tuple[int, ...]:
+        """Shards of the archive that were there when it was opened."""
+        return tuple(self.archive.committed()) if self.archive is not None else ()
+
     # ---- images
 
     @cached_property
@@ -190,15 +195,14 @@ class Opened:
         """
         if self.archive is None or not self.kept_as:
             return None
+        with self._lock:
+            found = self._looked_at.pop(name, None)
         try:
-            row = self.archive.row_of(name)
-            with self._lock:
-                found = self._looked_at.pop(row, None)
-            found = found or self.archive.at(row)
+            found = found or self.archive[name]
         except UnknownNameError:  # another image, or its shard is not computed yet
             return None
         with self._lock:
-            self._looked_at[row] = found
+            self._looked_at[name] = found
             while len(self._looked_at) > LOOKED_AT:
                 self._looked_at.popitem(last=False)
         return found

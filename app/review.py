@@ -10,6 +10,8 @@ from explain.errors import ExplainError
 from explain.i18n import Translator
 from explain.reviews import VERDICTS, Review, write_review
 
+VERDICT, NOTE, TAGS, SHOWN = "review_verdict", "review_note", "review_tags", "_review_of"
+
 
 def show_review(t: Translator, opened: Opened, image: Entry) -> None:
     """The form, filled with what was said before."""
@@ -18,20 +20,32 @@ def show_review(t: Translator, opened: Opened, image: Entry) -> None:
         st.caption(t("viewer.inspect.no_folder"))
         return
     before = opened.reviews.get(image.id)
-    with st.form(f"review {image.id}", border=False):
-        verdict = st.segmented_control(
-            t("viewer.inspect.verdict"), VERDICTS[1:], default=(before.verdict or None) if before else None,
-            format_func=lambda name: t(f"viewer.inspect.verdict.{name}"), key=f"verdict {image.id}",
+    _fill(image.id, before)
+    # the widgets stay the same from image to image: new ones would cost a step through the images 10 ms each
+    with st.form("review", border=False):
+        st.segmented_control(
+            t("viewer.inspect.verdict"), VERDICTS[1:], key=VERDICT,
+            format_func=lambda name: t(f"viewer.inspect.verdict.{name}"),
         )  # fmt: skip
-        note = st.text_area(t("viewer.inspect.note"), before.note if before else "", max_chars=4000, height=96,
-                            key=f"note {image.id}")  # fmt: skip
-        tags = st.text_input(t("viewer.inspect.tags"), ", ".join(before.tags) if before else "", max_chars=400,
-                             key=f"tags {image.id}")  # fmt: skip
-        if st.form_submit_button(t("viewer.inspect.save"), icon=":material/save:"):
-            _save(t, opened, image, verdict or "", note, tags)
+        st.text_area(t("viewer.inspect.note"), max_chars=4000, height=96, key=NOTE)
+        st.text_input(t("viewer.inspect.tags"), max_chars=400, key=TAGS)
+        if st.form_submit_button(t("viewer.inspect.save"), icon=":material/save:", key="save_review"):
+            session = st.session_state
+            _save(t, opened, image, session[VERDICT] or "", session[NOTE], session[TAGS])
+            before = opened.reviews.get(image.id)
     if before is not None:
         _show_last(t, opened, image, before)
     st.caption(t("viewer.inspect.review_help"))
+
+
+def _fill(sample: str, before: Review | None) -> None:
+    """Put what was said of an image into the form when the image changes, or the form was away."""
+    session = st.session_state
+    if session.get(SHOWN) != sample or NOTE not in session:
+        session[VERDICT] = (before.verdict or None) if before else None
+        session[NOTE] = before.note if before else ""
+        session[TAGS] = ", ".join(before.tags) if before else ""
+    session[SHOWN] = sample
 
 
 def _save(t: Translator, opened: Opened, image: Entry, verdict: str, note: str, tags: str) -> None:

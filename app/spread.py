@@ -42,9 +42,8 @@ def work_of(opened: Opened, method: str, models: Sequence[str]) -> Work | None:
     names = tuple(opened.kept_as[model] for model in models if model in opened.kept_as)
     if archive is None or not names or method not in archive.methods:
         return None
-    committed = archive.committed()
-    key = ("spread", archive.store.url, archive.job.sha256, len(committed), method, names)
-    return Work(key, METHODS[method].label, lambda ticket: _read(archive, method, names, committed, ticket))
+    key = ("spread", archive.store.url, archive.job.sha256, len(opened.committed), method, names)
+    return Work(key, METHODS[method].label, lambda ticket: _read(archive, method, names, opened.committed, ticket))
 
 
 def _read(

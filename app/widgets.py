@@ -33,6 +33,7 @@ STYLE = """<style>
 .stMainBlockContainer h3 { padding: .2rem 0; font-size: 1.15rem; }
 </style>"""
 """Streamlit leaves a hand's breadth of white round a wide page, which maps need more, and draws captions too pale."""
+MATCHED = "matched_open"
 MAX_METHODS = 4
 POLL_S = 0.5
 
@@ -56,7 +57,6 @@ def show_command(t: Translator, text: str, command: str) -> None:
 
 def show_header(t: Translator, opened: Opened) -> None:
     """Data set, accuracy of the compared models with its interval, the verdict on the matching, and settings."""
-    st.html(STYLE)
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         st.markdown(f"**{literal(opened.name)}**", width="content")
         if opened.pair is None:
@@ -85,7 +85,12 @@ def _show_matched(t: Translator, pair: MatchedPair) -> None:
     fields = compare_runs(pair.runs)
     equal = sum(field.equal for field in fields)
     label = f"{t('viewer.matched')} {equal}/{len(fields)}"
-    with st.popover(label, icon=":material/check_circle:", type="tertiary", width="content"):
+    # what is behind a button is only made when it is opened: every element costs each step through the images
+    popover = st.popover(label, icon=":material/check_circle:", type="tertiary", width="content", key=MATCHED,
+                         on_change="rerun")  # fmt: skip
+    if not popover.open:
+        return
+    with popover:
         st.markdown(t("viewer.matched_help"))
         st.markdown(t("viewer.matched_fields", equal=equal, count=len(fields)))
         names = [t(f"term.matched.{re.sub('[^a-z]+', '_', field.name.lower())}") for field in fields]
@@ -122,10 +127,8 @@ def choose_image(t: Translator, opened: Opened) -> Entry | None:
         warning = t("viewer.corrected", name=state.SAMPLE, value=literal(asked))
         st.warning(warning, icon=":material/link_off:")
     at = 0 if row is None and len(found) else opened.index.place_of(query, row)
-    if row is None and at is not None:
-        row = int(found[at])
-    if row is not None:
-        name = str(opened.index.fetch([row], ["id"])[0]["id"])
+    name = asked if row is not None else str(opened.index.fetch([found[0]], ["id"])[0]["id"]) if at is not None else ""
+    if name:
         st.session_state[state.SAMPLE] = name
         number = "–" if at is None else f"{at + 1:,}"
         place = t("viewer.image", number=number, count=f"{len(found):,}")
@@ -138,7 +141,7 @@ def choose_image(t: Translator, opened: Opened) -> Entry | None:
         _step(t, opened, found, +1, at)
         if query != Query():
             _clear_filters(t)
-    return opened.image(name) if row is not None else None
+    return opened.image(name) if name else None
 
 
 def _clear_filters(t: Translator) -> None:

@@ -8,21 +8,45 @@ function make(tag, className, text) {
   return element;
 }
 
-/** Build the grid of cells of the present data and view; `panel.places` lists what each canvas draws. */
+/**
+ * The grid of cells of the present data and view; `panel.places` lists what each canvas draws. Another sample of the
+ * same shape keeps its elements: new canvases cost a step through the samples more than their pixels do.
+ */
 function buildGrid(panel) {
-  const { data, look, grid } = panel;
+  const { data, look } = panel;
   const columns = [null, ...data.columns];
-  grid.replaceChildren();
   const rows = viewRows(data, look);
+  const cells = rows.map((viewRow) =>
+    columns.map((column) => ({ viewRow, column, message: whyNoMap(data, look, viewRow, column) })));
+  const shape = JSON.stringify([
+    data.texts, data.size, data.columns, rows.map(({ kind, rows: models }) => [kind, models.map((row) => row.model)]),
+    cells.map((row) => row.map((cell) => cell.message)),
+  ]);
+  if (shape === panel.shape) renewGrid(panel, rows, cells);
+  else newGrid(panel, columns, rows, cells);
+  panel.shape = shape;
+}
+
+function newGrid(panel, columns, rows, cells) {
+  const { data, grid } = panel;
+  grid.replaceChildren();
   const sizes = { "--columns": columns.length, "--rows": rows.length, "--aspect": data.size[0] / data.size[1] };
   for (const [name, value] of Object.entries(sizes)) grid.style.setProperty(name, value);
   panel.places = [];
   for (const column of columns) grid.append(columnHead(data, column));
-  for (const viewRow of rows) {
-    grid.append(rowHead(data, viewRow));
-    for (const column of columns) grid.append(buildCell(panel, viewRow, column));
-  }
+  panel.heads = rows.map((viewRow) => rowHead(data, viewRow));
+  panel.heads.forEach((head, at) => grid.append(head, ...cells[at].map((cell) => buildCell(panel, cell))));
   if (panel.places.length) panel.places[0].canvas.tabIndex = 0; // one stop for the Tab key; a click reaches the others
+}
+
+function renewGrid(panel, rows, cells) {
+  rows.forEach((viewRow, at) => {
+    const head = rowHead(panel.data, viewRow);
+    panel.heads[at].replaceWith(head);
+    panel.heads[at] = head;
+  });
+  const drawn = cells.flat().filter((cell) => cell.message === null);
+  panel.places.forEach((place, at) => Object.assign(place, { viewRow: drawn[at].viewRow, column: drawn[at].column }));
 }
 
 function columnHead(data, column) {
@@ -62,18 +86,21 @@ function outcomeText(row, texts) {
   return row.right ? `\u2713 ${texts.right}` : `\u2717 ${texts.wrong}`;
 }
 
-/** A figure: the canvas with the marks of the pointer over it, and the legend under it. */
-function buildCell(panel, viewRow, column) {
-  const { data, look } = panel;
-  const figure = make("figure", "cell");
-  const shown = column ? shownIn(data, viewRow, column, look) : [];
-  if (column && shown.every((one) => !one)) {
+/** Why a cell has nothing to draw, null when it has. */
+function whyNoMap(data, look, viewRow, column) {
+  if (column && shownIn(data, viewRow, column, look).every((one) => !one)) {
     const cell = cellOf(data, viewRow.rows[0], column);
-    figure.append(make("div", "no-map", cell.values ? data.texts.no_map : cell.message || data.texts.no_map));
-    return figure;
+    return cell.values ? data.texts.no_map : cell.message || data.texts.no_map;
   }
-  if (data.pictureTrouble) {
-    figure.append(make("div", "no-map", data.pictureTrouble));
+  return data.pictureTrouble ?? null;
+}
+
+/** A figure: the canvas with the marks of the pointer over it, and the legend under it; or why there is none. */
+function buildCell(panel, { viewRow, column, message }) {
+  const { data } = panel;
+  const figure = make("figure", "cell");
+  if (message !== null) {
+    figure.append(make("div", "no-map", message));
     return figure;
   }
   const canvas = make("canvas");

@@ -59,6 +59,7 @@ async function receive(panel, bytes) {
   } catch (error) {
     if (!(error instanceof PayloadError || error instanceof SyntaxError || error instanceof RangeError)) throw error;
     panel.grid.replaceChildren(make("div", "no-map", `${error.message}`));
+    panel.shape = null;
     return;
   }
   try {

@@ -27,13 +27,23 @@ from explain.render.heatmap import pool
 ORDER = 30
 ICON = ":material/compare:"
 
+READING, CODE = "reading_open", "code_open"  # session keys; streamlit would print a docstring here
+
 
 def show() -> None:
     """Draw the page."""
     t = state.translator()
     with st.spinner(t("viewer.opening")):
         opened = opening.open_location()
-    widgets.show_header(t, opened)
+    header, body = st.container(), st.container()
+    with body:  # before what stands above it: a step through the images waits for the maps
+        show_image(t, opened)
+    with header:
+        widgets.show_header(t, opened)
+
+
+def show_image(t: Translator, opened: Opened) -> None:
+    """The image chosen, its maps, and what is said of them."""
     stepper, *choices = st.columns([3, 2, 4, 2.4], gap="small", vertical_alignment="bottom")
     with stepper:
         image = widgets.choose_image(t, opened)
@@ -59,8 +69,10 @@ def show() -> None:
     with reviewed:
         review.show_review(t, opened, image)
     if picture is not None:
-        with st.expander(t("viewer.inspect.reading"), icon=":material/help:"):
-            widgets.show_method_help(t, methods)
+        reading = st.expander(t("viewer.inspect.reading"), icon=":material/help:", key=READING, on_change="rerun")
+        if reading.open:
+            with reading:
+                widgets.show_method_help(t, methods)
 
 
 def show_maps(
@@ -184,8 +196,9 @@ def take_along(t: Translator, opened: Opened, image: Entry, found: Found) -> Non
         "application/zip", key="download_npz", icon=":material/data_array:", on_click="ignore",
         help=t("viewer.download_npz_help"),
     )  # fmt: skip
-    with st.expander(t("viewer.inspect.code"), icon=":material/code:"):
-        st.code(export.snippet(opened, image, list(there)), language="python")
+    code = st.expander(t("viewer.inspect.code"), icon=":material/code:", key=CODE, on_change="rerun")
+    if code.open:
+        code.code(export.snippet(opened, image, list(there)), language="python")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from viewer_app import finish, panel, start, texts
 
-from app import maps, worker
+from app import maps, widgets, worker
 from app.opening import Opened
 from app.words import literal
 from explain.errors import CaptureError
@@ -41,8 +41,9 @@ def test_six_maps_are_shown_with_both_answers_and_what_is_known_of_them(page: Ap
     lines = "\n".join(line for cell in found.values() for line in cell["lines"])
     assert all(words in lines for words in ("raw", "class-agnostic", "completeness gap", "prompt share", "nodes"))
     assert {cell["flag"] for cell in found.values()} == {"not_tested"}
-    assert f"{len(MATCHED_FIELDS)} of {len(MATCHED_FIELDS)} fields are equal" in texts(page)
     assert "Agreement VPT – FT" in texts(page)
+    page.session_state[widgets.MATCHED] = True
+    assert f"{len(MATCHED_FIELDS)} of {len(MATCHED_FIELDS)} fields are equal" in texts(page.run())
 
 
 def test_a_page_is_drawn_before_its_maps_are_there_and_says_what_runs(
@@ -167,17 +168,18 @@ def test_a_review_is_kept_and_shown_again(page: AppTest, tiny_pair: MatchedPair)
     name = panel(page)["sample"]
     file = tiny_pair.path / "reviews.jsonl"
     try:
-        page.text_area(key=f"note {name}").set_value("looks at the *edge*")
-        page.text_input(key=f"tags {name}").set_value("edge, to ask,edge")
-        page.button_group(key=f"verdict {name}").set_value("wrong_place")
-        page.button(key=f"FormSubmitter:review {name}-Save review").click().run()
+        page.text_area(key="review_note").set_value("looks at the *edge*")
+        page.text_input(key="review_tags").set_value("edge, to ask,edge")
+        page.button_group(key="review_verdict").set_value("wrong_place")
+        page.button(key="save_review").click().run()
         assert not page.exception and not page.error
         (review,) = Reviews(tiny_pair.path).by_sample().values()
         assert (review.sample, review.verdict, review.tags) == (name, "wrong_place", ("edge", "to ask"))
         assert review.models == {arm: tiny_pair.runs[arm].manifest.identity for arm in ("vpt", "ft")}
         page.button(key="step_right").click().run()
+        assert page.text_area(key="review_note").value == "" and page.button_group(key="review_verdict").value is None
         page.button(key="step_left").click().run()
-        assert page.text_area(key=f"note {name}").value == "looks at the *edge*" and not page.warning
+        assert page.text_area(key="review_note").value == "looks at the *edge*" and not page.warning
         line = json.loads(file.read_text())
         file.write_text(json.dumps(line | {"models": {"vpt": "older"}, "note": "said of other, older weights"}) + "\n")
         page.run()
@@ -187,7 +189,8 @@ def test_a_review_is_kept_and_shown_again(page: AppTest, tiny_pair: MatchedPair)
 
 
 def test_the_lines_of_python_make_the_maps_that_are_shown(page: AppTest, tiny_pair: MatchedPair) -> None:
-    (code,) = page.code
+    page.session_state["code_open"] = True
+    (code,) = page.run().code
     scope: dict = {}
     exec(code.value, scope)
     found = scope["maps"]
