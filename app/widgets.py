@@ -28,11 +28,14 @@ STYLE = """<style>
 .stMainBlockContainer { padding: 3.4rem 2.5rem 2rem; }
 .stMainBlockContainer [data-testid="stCaptionContainer"] { color: inherit; opacity: .75; }
 .stMainBlockContainer [data-testid="stCaptionContainer"] p { font-size: .8rem; line-height: 1.35; }
+.stMainBlockContainer button[data-selected="true"],
+.stMainBlockContainer button[data-selected="true"] * { color: inherit !important; }
 .stMainBlockContainer h4 { padding: 0; font-size: 1.2rem; line-height: 1.4; }
 .stMainBlockContainer h2 { padding: .2rem 0; font-size: 1.45rem; }
 .stMainBlockContainer h3 { padding: .2rem 0; font-size: 1.15rem; }
 </style>"""
-"""Streamlit leaves a hand's breadth of white round a wide page, which maps need more, and draws captions too pale."""
+"""Streamlit leaves a hand's breadth of white round a wide page, which maps need more, and draws captions and the chosen
+one of several buttons too pale. Commands are plain text for the same reason: the colours of code are paler yet."""
 MATCHED = "matched_open"
 MAX_METHODS = 4
 POLL_S = 0.5
@@ -52,7 +55,7 @@ def show_notes(t: Translator) -> None:
 def show_command(t: Translator, text: str, command: str) -> None:
     """Say what is not there, and the command that makes it."""
     st.info(f"{text} {t('viewer.command')}", icon=":material/terminal:")
-    st.code(command, language="bash")
+    st.code(command, language=None)
 
 
 def show_header(t: Translator, opened: Opened) -> None:

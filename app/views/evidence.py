@@ -122,7 +122,7 @@ def show_location(t: Translator, opened: Opened, summary: Summary, measured: Mea
     metrics = [name for name in DESCRIPTION if name in known]
     if not known & set(MASKED):
         st.info(t("viewer.evidence.no_masks"), icon=":material/crop_free:")
-        st.code(f"explain evaluate {opened.folder} DATA", language="bash")
+        st.code(f"explain evaluate {opened.folder} DATA", language=None)
     if not metrics:
         return
     show_measure(t, summary, PLACE, metrics, t("viewer.evidence.location"))

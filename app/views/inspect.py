@@ -198,7 +198,7 @@ def take_along(t: Translator, opened: Opened, image: Entry, found: Found) -> Non
     )  # fmt: skip
     code = st.expander(t("viewer.inspect.code"), icon=":material/code:", key=CODE, on_change="rerun")
     if code.open:
-        code.code(export.snippet(opened, image, list(there)), language="python")
+        code.code(export.snippet(opened, image, list(there)), language=None)
 
 
 if __name__ == "__main__":

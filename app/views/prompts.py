@@ -128,7 +128,7 @@ def show_criteria(t: Translator, history: "History", versions: Mapping[str, "Sto
     st.markdown(f"**{t('viewer.prompts.criteria')}**")
     if not history.criteria:
         st.caption(t("viewer.prompts.no_criteria"))
-        st.code(f'explain prompts criteria {history.name} "accuracy >= 0.95"', language="bash")
+        st.code(f'explain prompts criteria {history.name} "accuracy >= 0.95"', language=None)
         return
     columns = {t("viewer.prompts.criterion"): [literal(line) for line in history.criteria]}
     for number, stored in versions.items():

@@ -114,7 +114,7 @@ def show_made(t: Translator, opened: Opened, made: Made, lang: str, scope: Scope
         st.caption(t("viewer.report.hash_help"))
     with right:
         st.markdown(f"**{t('viewer.report.verify')}**")
-        st.code(verify_commands(str(opened.pair.path), lang, scope), language="bash")
+        st.code(verify_commands(str(opened.pair.path), lang, scope), language=None)
         st.caption(t("viewer.report.verify_help"))
     show_pages(t, made)
 

@@ -151,7 +151,7 @@ def show_seeds(t: Translator, opened: Opened, pair: MatchedPair) -> None:
     st.caption(t("viewer.training.seeds"))
     exhibits.show_rows(seed_rows(seeds, t))
     st.markdown(t("viewer.training.other_seeds", seed=pair.vpt.manifest.seed))
-    st.code("\n".join(f"explain view {one.path}" for one in pairs if one.path != pair.path), language="bash")
+    st.code("\n".join(f"explain view {one.path}" for one in pairs if one.path != pair.path), language=None)
 
 
 def seed_rows(seeds: Seeds, t: Translator) -> list[dict[str, str]]:

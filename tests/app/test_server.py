@@ -43,7 +43,7 @@ def test_the_viewer_is_private() -> None:
 def test_the_command_carries_every_setting_and_the_run() -> None:
     line = command(Path("runs/demo"), 8600, headless=True)
     assert line[:5] == [sys.executable, "-P", "-m", "app", "run"]
-    assert Path(line[4]).is_file() and line[-2] == "--" and line[-1] == str(Path("runs/demo").absolute())
+    assert Path(line[5]).is_file() and line[-2] == "--" and line[-1] == str(Path("runs/demo").absolute())
     assert {"--server.port=8600", "--server.headless=true", "--server.address=127.0.0.1"} <= set(line)
     assert not any("port" in part for part in command(Path("x")))
 

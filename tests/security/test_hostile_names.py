@@ -12,10 +12,11 @@ import pypdf
 import pytest
 from fake_pair import make_fake_pair
 from streamlit.testing.v1 import AppTest
+from viewer_app import panel, start
 
 import app
-from app import opening
-from app.widgets import literal
+from app.main import view_names
+from app.words import literal
 from explain.data.base import Dataset, Rejected
 from explain.data.names import find_obeyed
 from explain.errors import InputError, IntegrityError
@@ -176,14 +177,19 @@ def test_the_viewer_sends_hostile_names_as_text_and_never_as_markup(
     names: tuple[str, str], tiny_pair: MatchedPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = renamed(tiny_pair, tmp_path, names)
-    page = start(monkeypatch, run)
-    assert not page.exception and not page.error
-    sent = told(page)
-    assert any(literal(names[0]) in text or repr(literal(names[0]))[1:-1] in text for text in sent)
-    assert not [text for text in sent for name in names if name in text and name != LONG]
-    assert sorted(set(page.selectbox(key="class").options)) != []
-    drawn = "".join(str(element.proto) for element in page.get("html"))
-    assert "img" not in drawn and "script" not in drawn
+    shown = False
+    for view in view_names():
+        page = start(monkeypatch, run, view)
+        assert not page.exception and not page.error, view
+        sent = told(page)
+        shown |= any(literal(names[0]) in text or repr(literal(names[0]))[1:-1] in text for text in sent)
+        assert not [text for text in sent for name in names if name in text and name != LONG], view
+        drawn = "".join(str(element.proto) for element in page.get("html"))
+        assert "img" not in drawn and "script" not in drawn, view
+        for component in page.get("bidi_component"):  # names travel as data, never in what is run
+            code = component.proto.js_content + component.proto.html_content + component.proto.css_content
+            assert not [name for name in names if name in code], view
+    assert shown
 
 
 def test_a_link_finds_only_what_the_run_has(
@@ -191,23 +197,13 @@ def test_a_link_finds_only_what_the_run_has(
 ) -> None:
     link = {"sample": "../../../etc/passwd", "target": "class:'; DROP TABLE images; --", "class": IMAGE,
             "outcome": SCRIPT, "lang": "../en"}  # fmt: skip
-    page = start(monkeypatch, tiny_pair.path, link)
+    page = start(monkeypatch, tiny_pair.path, "inspect", **link)
     assert not page.exception and not page.error
     assert len(page.warning) == len(link)
     shown = [str(warning.value) for warning in page.warning]
     assert all(any(literal(value) in text for text in shown) for value in link.values())
     assert not [name for name in opened if "passwd" in name]
-    assert page.selectbox(key="sample").value in tiny_pair.vpt.predictions.ids
-
-
-def start(monkeypatch: pytest.MonkeyPatch, run: Path, link: dict[str, str] | None = None) -> AppTest:
-    main = Path(app.__file__).parent / "main.py"
-    monkeypatch.setattr("sys.argv", [str(main)])
-    monkeypatch.setenv(opening.RUN_VARIABLE, str(run))
-    test = AppTest.from_file(str(main), default_timeout=120)
-    test.query_params.update(link or {})
-    test.context["locale"] = "en-US"
-    return test.run()
+    assert panel(page)["sample"] in tiny_pair.vpt.predictions.ids
 
 
 # Labels and texts of prompts
