@@ -26,29 +26,6 @@ def arm_label(arm: str, t: Translator) -> str:
     return t(f"term.arm.{arm}") if f"term.arm.{arm}" in t else arm
 
 
-def accuracy_figure(pair: MatchedPair, lang: str = "en") -> go.Figure:
-    """Test accuracy of every arm in percent, a point with its 95 % interval; the first arm on top."""
-    t = translate(lang)
-    figure = go.Figure()
-    for arm, run in pair.runs.items():
-        test, label = run.manifest.test, arm_label(arm, t)
-        value, low, high = (f"{100 * number:.1f}" for number in (test.accuracy, test.low, test.high))
-        figure.add_trace(go.Scatter(
-            x=[100 * test.accuracy], y=[label], name=label, mode="markers+text", text=[f"{value} %"],
-            textposition="top center", textfont={"size": 15, "color": arm_colour(arm)},
-            marker={"size": 13, "color": arm_colour(arm)}, cliponaxis=False,
-            error_x={"array": [100 * (test.high - test.accuracy)], "arrayminus": [100 * (test.accuracy - test.low)],
-                     "color": arm_colour(arm), "thickness": 3, "width": 7},
-            hovertemplate=t("plot.hover", arm=label, value=value, low=low, high=high) + "<extra></extra>",
-        ))  # fmt: skip
-    figure.update_layout(
-        showlegend=False, height=90 + 70 * len(pair.runs), margin={"l": 10, "r": 20, "t": 20, "b": 10},
-        xaxis={"title": t("plot.accuracy"), "range": [0, 104], "dtick": 20, "zeroline": False},
-        yaxis={"autorange": "reversed", "automargin": True},
-    )  # fmt: skip
-    return figure
-
-
 def training_figure(pair: MatchedPair, lang: str = "en") -> go.Figure:
     """Loss and accuracy over the epochs, a column per arm on shared axes.
 

@@ -15,7 +15,6 @@ from explain.render.heatmap import OPACITY, view_maps
 from explain.render.overview import _choose, write_overview
 from explain.render.plots import (
     _curves,
-    accuracy_figure,
     arm_label,
     recall_figure,
     reliability_figure,
@@ -24,15 +23,6 @@ from explain.render.plots import (
 from explain.report.panels import Panel, Panels
 from explain.training.pair import MatchedPair
 from explain.training.run import Epoch
-
-
-def test_accuracy_figure_shows_every_arm_with_its_interval(fake_pair: MatchedPair) -> None:
-    figure = accuracy_figure(fake_pair)
-    assert [trace.name for trace in figure.data] == ["VPT", "FT", "Linear probe"]
-    for trace, run in zip(figure.data, fake_pair, strict=True):
-        assert trace.x[0] == pytest.approx(100 * run.manifest.test.accuracy)
-        assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(100 * run.manifest.test.low)
-        assert trace.x[0] + trace.error_x.array[0] == pytest.approx(100 * run.manifest.test.high)
 
 
 def test_training_figure_has_a_column_per_arm_and_a_curve_per_part(fake_pair: MatchedPair) -> None:
