@@ -11,7 +11,7 @@ from app import access, filters, maps, spread, state, worker
 from app.index import Query, Rows
 from app.maps import Wanted
 from app.measured import planted_of
-from app.opening import Opened
+from app.opening import Opened, open_location
 from app.words import literal, percent
 from explain.archive.manifest import Entry
 from explain.engine import DEFAULT_METHODS
@@ -56,6 +56,33 @@ def show_command(t: Translator, text: str, command: str) -> None:
     """Say what is not there, and the command that makes it."""
     st.info(f"{text} {t('viewer.command')}", icon=":material/terminal:")
     st.code(command, language=None)
+
+
+def open_page() -> tuple[Translator, Opened]:
+    """How a page begins: texts, what the viewer was started on, and the header drawn.
+
+    Raises:
+        ExplainError: it cannot be opened; see `open_location`.
+    """
+    t = state.translator()
+    with st.spinner(t("viewer.opening")):
+        opened = open_location()
+    show_header(t, opened)
+    return t, opened
+
+
+def open_pair_page(missing: str = "viewer.no_pair") -> tuple[Translator, Opened, MatchedPair] | None:
+    """As `open_page`, for a page that needs the trained pair; None where there is none, which is said.
+
+    Args:
+        missing: key of the text that says what the page would show.
+    """
+    t, opened = open_page()
+    if opened.pair is not None:
+        return t, opened, opened.pair
+    show_notes(t)
+    show_command(t, t(missing), "explain view RUN")
+    return None
 
 
 def show_header(t: Translator, opened: Opened) -> None:

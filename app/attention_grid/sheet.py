@@ -1,10 +1,5 @@
-"""What the attention grid shows, and how it travels to the browser: one block of bytes.
+"""What the attention grid shows, and how it travels to the browser, see `app.block`."""
 
-The block is the length of the header (4 bytes, little-endian), the header (JSON, UTF-8), and the blobs that the header
-points at by offset and length: pictures, the colour table, and numbers as little-endian float32.
-"""
-
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from app.block import Blobs
 from explain.errors import InputError
 from explain.render.heatmap import OPACITY, colour_bar
 
@@ -98,7 +94,7 @@ class Sheet:
 
     def encode(self) -> bytes:
         """The sheet as the browser reads it."""
-        blobs = _Blobs()
+        blobs = Blobs()
         grey = cv2.cvtColor(cv2.cvtColor(self.picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         header = {
             "rows": self.rows, "columns": self.columns, "names": self.names, "texts": self.texts, "kinds": KINDS,
@@ -108,28 +104,10 @@ class Sheet:
             "table": blobs.add(colour_bar(size=(1, 256)).tobytes()),
             "models": [_model(model, blobs) for model in self.models],
         }  # fmt: skip
-        text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
-        return len(text).to_bytes(4, "little") + text + b"".join(blobs.parts)
+        return blobs.behind(header)
 
 
-class _Blobs:
-    """Blobs behind one another, and where each is."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self._end = 0
-
-    def add(self, data: bytes, **about: Any) -> dict[str, Any]:
-        place = {"offset": self._end, "length": len(data), **about}
-        self.parts.append(data)
-        self._end += len(data)
-        return place
-
-    def floats(self, values: Floats) -> dict[str, Any]:
-        return self.add(np.ascontiguousarray(values, "<f4").tobytes(), shape=values.shape)
-
-
-def _model(model: Model, blobs: _Blobs) -> dict[str, Any]:
+def _model(model: Model, blobs: Blobs) -> dict[str, Any]:
     return {
         "label": model.label, "colour": model.colour, "notes": model.notes,
         "values": blobs.floats(model.values), "tops": blobs.floats(model.tops),

@@ -51,7 +51,7 @@ function readHeader(bytes) {
   const length = view.getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
   for (const cell of header.cells) {
-    const [offset, size] = cell.picture;
+    const { offset, length: size } = cell.picture;
     cell.picture = bytes.subarray(4 + length + offset, 4 + length + offset + size);
   }
   return header;

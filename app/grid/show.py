@@ -1,18 +1,14 @@
-"""What the grid shows, and how it travels to the browser: one block of bytes.
+"""What the grid shows, and how it travels to the browser, see `app.block`."""
 
-The block is the length of the header (4 bytes, little-endian), the header (JSON, UTF-8), and the pictures that the
-header points at by offset and length.
-"""
-
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
+
+from app.block import Blobs
 
 FOLDER = Path(__file__).parent
 
@@ -77,19 +73,15 @@ class Grid:
     lang: str
 
     def encode(self) -> bytes:
-        """The block of bytes."""
-        offset, cells = 0, []
-        for cell in self.cells:
-            told: dict[str, Any] = {
-                name: getattr(cell, name) for name in ("name", "href", "trouble", "badge", "truth", "value")
-            }
-            told["answers"] = [vars(answer) for answer in cell.answers]
-            told["picture"] = [offset, len(cell.picture)]
-            offset += len(cell.picture)
-            cells.append(told)
-        header = {"cells": cells, "label": self.label, "right": self.right, "wrong": self.wrong, "lang": self.lang}
-        text = json.dumps(header, ensure_ascii=False).encode()
-        return b"".join((len(text).to_bytes(4, "little"), text, *(cell.picture for cell in self.cells)))
+        """The grid as the browser reads it."""
+        blobs = Blobs()
+        cells = [
+            vars(cell) | {"answers": [vars(one) for one in cell.answers], "picture": blobs.add(cell.picture)}
+            for cell in self.cells
+        ]  # fmt: skip
+        return blobs.behind(
+            {"cells": cells, "label": self.label, "right": self.right, "wrong": self.wrong, "lang": self.lang}
+        )
 
 
 def show_grid(grid: Grid, on_open: Callable[[], None], key: str = "grid") -> None:

@@ -1,10 +1,5 @@
-"""What the panel shows, and how it travels to the browser: one block of bytes.
+"""What the panel shows, and how it travels to the browser, see `app.block`."""
 
-The block is the length of the header (4 bytes, little-endian), the header (JSON, UTF-8), and the blobs that the header
-points at by offset and length.
-"""
-
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from app.block import Blobs
 from explain.errors import InputError
 from explain.render.heatmap import (
     CLIP_PERCENTILE,
@@ -126,7 +122,7 @@ class Panel:
 
     def encode(self) -> bytes:
         """The panel as the browser reads it."""
-        blobs = _Blobs()
+        blobs = Blobs()
         header = {
             "sample": self.sample, "title": self.title, "size": self.size, "grid": self.grid, "crop": self.crop,
             "boxes": self.boxes, "texts": self.texts, "inputLines": self.input_lines,
@@ -138,46 +134,29 @@ class Panel:
             "colormaps": _colormaps(blobs),
             "defaults": {"opacity": OPACITY, "clip": CLIP_PERCENTILE},
         }  # fmt: skip
-        text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
-        return len(text).to_bytes(4, "little") + text + b"".join(blobs.parts)
+        return blobs.behind(header)
 
 
-class _Blobs:
-    """Blobs behind one another, and where each is."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self._end = 0
-
-    def add(self, data: bytes, **about: Any) -> dict[str, Any]:
-        place = {"offset": self._end, "length": len(data), **about}
-        self.parts.append(data)
-        self._end += len(data)
-        return place
-
-    def floats(self, values: Floats) -> dict[str, Any]:
-        return self.add(np.ascontiguousarray(values, "<f4").tobytes(), type="f4", shape=values.shape)
-
-    def map(self, values: Floats | None) -> dict[str, Any] | None:
-        """A map exactly, or, where it is large, in 65536 steps between its ends."""
-        if values is None:
-            return None
-        if max(values.shape) <= EXACT_SIDE:
-            return self.floats(values)
-        low, high = float(values.min()), float(values.max())
-        steps = np.rint((values.astype(np.float64) - low) / ((high - low) or 1) * LEVELS)
-        return self.add(steps.astype("<u2").tobytes(), type="u2", shape=values.shape, low=low, high=high)
+def _map(values: Floats | None, blobs: Blobs) -> dict[str, Any] | None:
+    """A map exactly, or, where it is large, in 65536 steps between its ends."""
+    if values is None:
+        return None
+    if max(values.shape) <= EXACT_SIDE:
+        return blobs.floats(values)
+    low, high = float(values.min()), float(values.max())
+    steps = np.rint((values.astype(np.float64) - low) / ((high - low) or 1) * LEVELS)
+    return blobs.add(steps.astype("<u2").tobytes(), type="u2", shape=values.shape, low=low, high=high)
 
 
-def _cell(cell: MapCell, blobs: _Blobs) -> dict[str, Any]:
+def _cell(cell: MapCell, blobs: Blobs) -> dict[str, Any]:
     return {
         "model": cell.model, "method": cell.method, "signed": cell.signed, "lines": cell.lines, "flag": cell.flag,
         "flagText": cell.flag_text, "message": cell.message, "dataset": cell.dataset, "datasetText": cell.dataset_text,
-        "values": blobs.map(cell.values), "pooled": blobs.map(cell.pooled),
+        "values": _map(cell.values, blobs), "pooled": _map(cell.pooled, blobs),
     }  # fmt: skip
 
 
-def _colormaps(blobs: _Blobs) -> list[dict[str, Any]]:
+def _colormaps(blobs: Blobs) -> list[dict[str, Any]]:
     """Every colour table the reader may choose, 256 x 3 bytes each; the first of a kind is its default."""
     return [
         {"name": name, "signed": signed, "uniform": name not in NOT_UNIFORM,

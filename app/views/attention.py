@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from app import attention, opening, state, widgets, worker
+from app import attention, state, widgets, worker
 from app.attention import FUSIONS, HEAD, QueryRows, Rollouts
 from app.attention_grid import Large, Model, Sheet, show_sheet
 from app.attention_grid.small_maps import SCOPES, SmallMaps, small_maps, tops
@@ -30,14 +30,10 @@ MOST_BLOCKS = 9999
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_notes(t)
-        widgets.show_command(t, t("viewer.attention.no_run"), "explain view RUN")
+    page = widgets.open_pair_page("viewer.attention.no_run")
+    if page is None:
         return
+    t, opened, _ = page
     image = widgets.choose_image(t, opened)
     if image is None:
         widgets.show_notes(t)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import exhibits, image_evidence, opening, state, verdicts, widgets
+from app import exhibits, image_evidence, state, verdicts, widgets
 from app.exhibits import estimate, interval, number, p_value
 from app.measured import evidence_of, planted_of
 from app.opening import Opened
@@ -23,21 +23,18 @@ MASKED = tuple(name for name in DESCRIPTION if name not in ("gini", "entropy", "
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_command(t, t("viewer.no_pair"), "explain view RUN")
+    page = widgets.open_pair_page()
+    if page is None:
         return
+    t, opened, pair = page
     section = exhibits.choose_section(t, "evidence", SECTIONS)
     if section == "one_image":
         image_evidence.show(t, opened)
         return
     widgets.show_notes(t)
-    summary = evidence_of(opened.pair)
+    summary = evidence_of(pair)
     if section == "sanity":
-        show_sanity(t, opened, summary, planted_of(opened.pair))
+        show_sanity(t, opened, summary, planted_of(pair))
     elif summary is None:
         show_nothing(t, opened)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import columns, filters, opening, state, widgets
+from app import columns, filters, state, widgets
 from app.filter_row import first_page, show_filters, show_nothing
 from app.grid import Answered, Cell, Grid, show_grid
 from app.index import Query, Rows
@@ -35,10 +35,7 @@ def show() -> None:
     """Draw the page."""
     if OPENED in st.session_state:  # left here and not in the callback, where streamlit would forget the filters
         state.go("inspect", **{state.SAMPLE: st.session_state.pop(OPENED)})
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
+    t, opened = widgets.open_page()
     query, known = filters.chosen(opened), overlays(opened)
     view, size = state.choose(VIEW, VIEWS, "grid"), int(state.choose(SIZE, SIZES, "48"))
     over = known.get(state.choose(OVER, ("", *known), ""))

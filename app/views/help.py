@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import streamlit as st
 
-from app import opening, state, widgets
+from app import state, widgets
 from app.exhibits import choose_section
 from app.index import Query
 from app.opening import Opened
@@ -33,10 +33,7 @@ PICTURE_PX = 128
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
+    t, opened = widgets.open_page()
     section = choose_section(t, "help", SECTIONS)
     widgets.show_notes(t)
     if section == "methods":

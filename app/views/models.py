@@ -4,7 +4,7 @@ from math import pi, sqrt
 
 import streamlit as st
 
-from app import exhibits, opening, state, tuned_weights, widgets
+from app import exhibits, state, tuned_weights, widgets
 from app.exhibits import number
 from app.measured import evidence_of
 from app.opening import Opened
@@ -32,16 +32,13 @@ MEASURE, PROMPTED, BLOCK = "inside", "prompted", "block"  # of the link
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_command(t, t("viewer.no_pair"), "explain view RUN")
+    page = widgets.open_pair_page()
+    if page is None:
         return
+    t, opened, pair = page
     section = exhibits.choose_section(t, "models", SECTIONS)
     draw = {"blocks": show_blocks, "trained": show_trained, "prompts": show_prompts}[section]
-    draw(t, opened, opened.pair)
+    draw(t, opened, pair)
 
 
 def show_blocks(t: Translator, opened: Opened, pair: MatchedPair) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from app import filters, opening, state, widgets
+from app import filters, state, widgets
 from app.answers import Answers, answers_of
 from app.headline import facts_of, headline_of
 from app.index import Query
@@ -31,10 +31,7 @@ PLAIN = {"displayModeBar": False}
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
+    t, opened = widgets.open_page()
     answers = answers_of(opened)
     methods = compared_methods(opened)
     method = state.choose(METHOD, methods, methods[0]) if methods else None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import streamlit as st
 
-from app import export, maps, opening, showing, spread, state, uploads, widgets
+from app import export, maps, showing, spread, state, uploads, widgets
 from app.maps import Wanted
 from app.opening import Answer, Opened
 from app.panel import show_panel
@@ -34,13 +34,10 @@ THUMBNAIL_PX = 112
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_command(t, t("viewer.own_image.no_pair"), "explain view RUN")
+    page = widgets.open_pair_page("viewer.own_image.no_pair")
+    if page is None:
         return
+    t, opened, _ = page
     bring(t, opened)
     images = uploads.shelf().images
     if not images:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from app import opening, state, widgets
+from app import state, widgets
 from app.opening import Opened
 from app.words import literal, percent
 from explain.i18n import Translator
@@ -29,11 +29,9 @@ ID_DIGITS = 10
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-        from explain.prompts.store import PromptStore
-    widgets.show_header(t, opened)
+    from explain.prompts.store import PromptStore
+
+    t, opened = widgets.open_page()
     store = PromptStore(os.environ.get(VARIABLE) or FOLDER)
     names = store.names()
     st.markdown(t("viewer.prompts.lead"))

@@ -5,7 +5,7 @@ from typing import cast
 
 import streamlit as st
 
-from app import making, opening, state, widgets, worker
+from app import making, state, widgets, worker
 from app.making import Made
 from app.opening import Opened
 from app.words import literal
@@ -26,21 +26,17 @@ READING_PX = 860
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_notes(t)
-        widgets.show_command(t, t("viewer.no_pair"), "explain view RUN")
+    page = widgets.open_pair_page()
+    if page is None:
         return
+    t, opened, pair = page
     with st.container(width=READING_PX):
         st.markdown(t("viewer.report.lead"))
         st.caption(t("viewer.report.images"))
     lang, scope = choose(t)
     widgets.show_notes(t)
-    show_missing_parts(t, opened.pair)
-    made = make(t, opened.pair, lang, scope)
+    show_missing_parts(t, pair)
+    made = make(t, pair, lang, scope)
     if made is not None:
         show_made(t, opened, made, lang, scope)
 

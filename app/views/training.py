@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import exhibits, opening, state, widgets
+from app import exhibits, state, widgets
 from app.opening import Opened
 from app.words import literal
 from explain.i18n import Translator, translate
@@ -27,17 +27,14 @@ FEW = 15  # trials that are shown without scrolling
 
 def show() -> None:
     """Draw the page."""
-    t = state.translator()
-    with st.spinner(t("viewer.opening")):
-        opened = opening.open_location()
-    widgets.show_header(t, opened)
-    if opened.pair is None:
-        widgets.show_command(t, t("viewer.no_pair"), "explain view RUN")
+    page = widgets.open_pair_page()
+    if page is None:
         return
+    t, opened, pair = page
     section = exhibits.choose_section(t, "training", SECTIONS)
     draw = {"curves": show_curves, "search": show_search, "seeds": show_seeds, "cost": show_cost,
             "calibration": show_calibration}[section]  # fmt: skip
-    draw(t, opened, opened.pair)
+    draw(t, opened, pair)
 
 
 def choose_arms(t: Translator, opened: Opened, pair: MatchedPair) -> dict[str, Run]:

@@ -10,7 +10,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from viewer_app import start, texts
 
-from app import maps, uploads
+from app import maps, uploads, widgets
 from app.maps import Wanted
 from app.opening import Opened
 from app.worker import Ticket, the_worker
@@ -145,11 +145,9 @@ def test_the_class_that_is_explained_can_be_chosen_and_is_linked(
 def test_an_archive_without_its_pair_says_what_is_needed(
     monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair
 ) -> None:
-    from app.views import own_image
-
     archive_alone = Opened("maps", None, None)
-    monkeypatch.setattr(own_image.opening, "open_location", lambda: archive_alone)
-    monkeypatch.setattr(own_image.widgets, "show_header", lambda t, opened: None)
+    monkeypatch.setattr(widgets, "open_location", lambda: archive_alone)
+    monkeypatch.setattr(widgets, "show_header", lambda t, opened: None)
     test = start(monkeypatch, tiny_pair.path, "own_image")
     assert [code.value for code in test.code] == ["explain view RUN"] and not test.file_uploader and not test.exception
 
