@@ -96,6 +96,8 @@ def browsing(**settings: Any) -> "Iterator[playwright.Page]":
         page.on("request", lambda request: requests.append(request.url))
         page.on("websocket", lambda socket: requests.append(socket.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text)
+                if said.type == "error" and not said.text.startswith("Failed to load resource") else None)  # fmt: skip
         page.on("response", lambda answer: errors.append(f"{answer.status} {answer.url}")
                 if answer.status >= 400 and not KNOWN_404.search(answer.url) else None)  # fmt: skip
         page.set_default_timeout(PATIENCE_MS)

@@ -92,3 +92,49 @@ def is_theirs(page: "object", rule: str, node: dict) -> bool:
         "([target, where]) => Boolean(document.querySelector(target)?.closest(`[data-testid=${where}]`))",
         [target, THEIRS[rule]],
     ))  # fmt: skip
+
+
+def test_from_the_gallery_to_a_figure_and_the_numbers_on_disk(address: str) -> None:
+    with browsing() as page:
+        page.goto(address)
+        settle(page)
+        page.get_by_role("link", name="Gallery", exact=True).first.click()
+        page.locator("a.cell").nth(2).click()
+        page.wait_for_url("**/inspect?*sample=*")
+        page.wait_for_function("() => performance.getEntriesByName('panel-painted').length > 0")
+        settle(page)
+        for label, start in (("PNG", b"\x89PNG"), ("SVG", b"<"), ("Raw maps (NPZ)", b"PK")):
+            with page.expect_download() as download:
+                page.get_by_role("button", name=label).first.click()
+            assert Path(download.value.path()).read_bytes().startswith(start), label
+
+
+def test_a_link_opens_what_it_names_in_its_language(address: str, folder: Path) -> None:
+    wanted = load_pair(folder).vpt.predictions.ids[2]
+    with browsing() as page:
+        page.goto(f"{address}/inspect?sample={wanted}&target=class:right&lang=ja&look=o30")
+        page.locator(f'[data-painted="{wanted}"]').wait_for()
+        settle(page)
+        assert page.get_by_text(translate("ja")("viewer.inspect.review")).first.is_visible()
+        assert page.locator('[data-control="opacity"]').input_value() == "0.3"
+
+
+def test_steps_keep_zoom_and_compute_nothing_that_the_archive_has(address: str) -> None:
+    with browsing() as page:
+        page.goto(f"{address}/inspect")
+        page.wait_for_function("() => performance.getEntriesByName('panel-painted').length > 0")
+        settle(page)
+        box = page.locator("canvas[role=img]").first.bounding_box()
+        page.mouse.move(box["x"] + 60, box["y"] + 60)
+        page.mouse.wheel(0, -600)
+        zoom = page.locator('[data-control="zoom"]')
+        shown = zoom.inner_text()
+        assert shown != "100 %"
+        page.mouse.move(2, 2)
+        for _ in range(3):
+            before = page.evaluate("() => performance.getEntriesByName('panel-painted').length")
+            page.keyboard.press("ArrowRight")
+            page.wait_for_function("n => performance.getEntriesByName('panel-painted').length > n", arg=before)
+            settle(page)
+            assert zoom.inner_text() == shown
+            assert page.get_by_text(translate("en")("viewer.stop"), exact=True).count() == 0
