@@ -56,9 +56,10 @@ def snippet(opened: Opened, image: Entry, wanted: list[Wanted]) -> str:
     options = {method: options_of(opened, method) for method in methods if options_of(opened, method)}
     lines = [
         "import explain", "", f"pair = explain.load_pair({str(opened.pair.path)!r})",
-        f"image = pair.data.by_id[{image.id!r}].path", "maps = {",
-        f"    name: explain.attribute(pair.runs[name].model, [image], methods={methods!r}, targets={wanted[0].target},",
-        f"                            options={options!r})", f"    for name in {models!r}", "}",
+        f"image = pair.data.by_id[{image.id!r}].path", f"targets = { {one.model: one.target for one in wanted}!r}",
+        "maps = {",
+        f"    name: explain.attribute(pair.runs[name].model, [image], methods={methods!r}, targets=target,",
+        f"                            options={options!r})", "    for name, target in targets.items()", "}",
         f"maps[{models[0]!r}][{methods[0]!r}].values[0]  # float32 (h, w), raw", "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -33,9 +33,9 @@ def show(t: Translator, opened: Opened) -> None:
     if image is None:
         widgets.show_notes(t)
         return
-    target = widgets.choose_target(t, opened, image, right)
+    targets = widgets.choose_targets(t, opened, image, right)
     widgets.show_notes(t)
-    wanted = [Wanted(model, method, target) for model in dict.fromkeys(opened.compared)]
+    wanted = [Wanted(model, method, targets[model]) for model in dict.fromkeys(opened.compared)]
     found = {one: maps.ready(opened, image, one) for one in wanted}
     drawn = []
     for one, part in found.items():

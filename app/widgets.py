@@ -37,6 +37,8 @@ STYLE = """<style>
 """Streamlit leaves a hand's breadth of white round a wide page, which maps need more, and draws captions and the chosen
 one of several buttons too pale. Commands are plain text for the same reason: the colours of code are paler yet."""
 MATCHED = "matched_open"
+OWN = "own"
+"""Choice of a target: every model for the class that it answers."""
 MAX_METHODS = 4
 POLL_S = 0.5
 
@@ -193,27 +195,35 @@ def _step(t: Translator, opened: Opened, found: Rows, by: int, at: int | None) -
     st.button(label, key=f"step_{key.lower()}", shortcut=key, on_click=go, disabled=not 0 <= to < len(found))
 
 
-def choose_target(t: Translator, opened: Opened, image: Entry, place: DeltaGenerator) -> int:
-    """The class that all models are explained for: the true one, a model's own answer, or any."""
+def choose_targets(t: Translator, opened: Opened, image: Entry, place: DeltaGenerator) -> dict[str, int]:
+    """The class that each model is explained for: the true one, one model's answer or any for all, or each its own.
+
+    Returns:
+        Model -> class index.
+    """
     names = opened.class_names
+    answers = {model: answer.index for model in opened.models if (answer := opened.answer(model, image.id)) is not None}
     classes = {} if image.label is None else {"label": image.label}
-    for model in dict.fromkeys(opened.compared):
-        answer = opened.answer(model, image.id)
-        if answer is not None:
-            classes[f"answer:{model}"] = answer.index
+    classes |= {f"answer:{model}": answers[model] for model in dict.fromkeys(opened.compared) if model in answers}
     classes |= {f"class:{name}": number for number, name in enumerate(names)}
+    choices = [*classes, *([OWN] if set(opened.compared) <= set(answers) else [])]
 
     def describe(choice: str) -> str:
         kind, _, what = choice.partition(":")
+        if kind == OWN:
+            return t("viewer.target.own")
         name = names[classes[choice]]
         if kind == "label":
             return t("viewer.target.label", name=name)
         return name if kind == "class" else t("viewer.target.answer", model=opened.label_of(what, t), name=name)
 
-    chosen = state.choose(state.TARGET, list(classes), next(iter(classes)))
-    place.selectbox(t("viewer.target"), list(classes), key=state.TARGET, format_func=describe,
-                    help=t("viewer.target_help"))  # fmt: skip
-    return classes[chosen]
+    # an archive alone has the maps of one target only
+    kept = opened.archive.job.targets if opened.archive is not None and opened.pair is None else "label"
+    plain = OWN if kept == "predicted" and OWN in choices else f"class:{names[kept]}" if isinstance(kept, int) else ""
+    chosen = state.choose(state.TARGET, choices, plain or choices[0])
+    place.selectbox(t("viewer.target"), choices, key=state.TARGET, format_func=describe, help=t("viewer.target_help"))
+    own = chosen == OWN
+    return {model: answers.get(model, image.label or 0) if own else classes[chosen] for model in opened.models}
 
 
 def choose_methods(t: Translator, opened: Opened, place: DeltaGenerator) -> list[str]:

@@ -205,7 +205,7 @@ def cell_of(
     value = ""
     if query.sort not in ("", "id"):
         short = columns.label_of(query.sort, opened, t).split(", ")[0]
-        value = f"{short} {columns.format_number(query.sort, row[query.sort])}"
+        value = f"{columns.format_number(query.sort, row[query.sort])} · {short}"  # a narrow cell cuts off what is last
     badge = t(f"viewer.gallery.badge.{picture.map}") if picture and picture.map else ""
     if row["status"] not in (None, "ok"):
         badge = t("viewer.gallery.badge.failed", why=row["status"])

@@ -50,17 +50,17 @@ def show_image(t: Translator, opened: Opened) -> None:
     if image is None:
         widgets.show_notes(t)
         return
-    target = widgets.choose_target(t, opened, image, choices[0])
+    targets = widgets.choose_targets(t, opened, image, choices[0])
     methods = widgets.choose_methods(t, opened, choices[1])
     models = widgets.choose_models(t, opened, choices[2])
     widgets.show_notes(t)
     if not methods or not models:
         st.info(t("viewer.no_method"))
         return
-    wanted = [Wanted(model, method, target) for model in models for method in methods]
+    wanted = [Wanted(model, method, targets[model]) for model in models for method in methods]
     found: Found = {one: maps.ready(opened, image, one) for one in wanted}
     progress = widgets.wish_for(t, opened, image, found)
-    picture = show_maps(t, opened, image, target, found)
+    picture = show_maps(t, opened, image, found)
     widgets.show_missing(t, progress, [maps.key_of(opened, image, one) for one, part in found.items() if part is None])
     measured, reviewed = st.columns([3, 2], gap="large")
     with measured:
@@ -76,7 +76,7 @@ def show_image(t: Translator, opened: Opened) -> None:
 
 
 def show_maps(
-    t: Translator, opened: Opened, image: Entry, target: int, found: Found
+    t: Translator, opened: Opened, image: Entry, found: Found
 ) -> npt.NDArray[np.uint8] | None:
     """The panel; None where the image itself cannot be shown."""
     try:
@@ -87,7 +87,7 @@ def show_maps(
     models = list(dict.fromkeys(one.model for one in found))
     shown = Shown(
         image.id, picture, {model: opened.answer(model, image.id) for model in models}, opened.grid_of(models[0]),
-        "" if image.label is None else opened.class_names[image.label], opened.class_names[target], mask,
+        "" if image.label is None else opened.class_names[image.label], explained(t, opened, found), mask,
     )  # fmt: skip
     planted = widgets.find_planted_test(opened.pair) if opened.pair else None
     methods = dict.fromkeys(one.method for one in found)
@@ -95,6 +95,12 @@ def show_maps(
     known = {method: part for method, part in spreads.items() if part is not None}
     show_panel(showing.panel_of(t, opened.name, shown, found, planted=planted, spreads=known))
     return picture
+
+
+def explained(t: Translator, opened: Opened, found: Found) -> str:
+    """Name of the class that the maps explain, or that each model has its own."""
+    targets = {one.target for one in found}
+    return opened.class_names[targets.pop()] if len(targets) == 1 else t("viewer.target.own")
 
 
 def show_measures(t: Translator, opened: Opened, image: Entry, found: Found) -> None:

@@ -149,7 +149,7 @@ def test_a_cell_tells_truth_answers_and_what_it_is_sorted_by(
         classes = kept.vpt.manifest.class_names
         assert first["text"] == f"{classes[answers.classes[row]]} {100 * share:.0f} %"
         assert cell["truth"] == f"Truth: {classes[answers.labels[row]]}"
-        assert cell["value"] == f"Confidence {100 * share:.1f} %"
+        assert cell["value"] == f"{100 * share:.1f} % · Confidence"
         assert cell["href"].startswith("inspect?") and "sort=vpt_confidence" in cell["href"]
 
 

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 from viewer_app import finish, panel, start, texts
 
 from app import maps, widgets, worker
-from app.opening import Opened
+from app.opening import Answer, Opened
 from app.words import literal
 from explain.errors import CaptureError
 from explain.i18n import translate
@@ -110,6 +110,21 @@ def test_the_target_is_what_both_models_are_explained_for(page: AppTest) -> None
     assert panel(page)["title"].endswith("explained for right") and page.query_params["target"] == "class:right"
     changed = {method for (_, method), cell in after.items() if cell["lines"] != before[_, method]["lines"]}
     assert changed == {"grad_cam", "integrated_gradients"}  # the rollout does not depend on the class
+
+
+def test_each_model_can_be_explained_for_its_own_answer(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Opened.answer
+
+    def contrary(self: Opened, model: str, name: str) -> Answer | None:
+        answer, index = real(self, model, name), 1 if model == "vpt" else 0
+        return answer and Answer(answer.probabilities, index, self.class_names[index], None)
+
+    monkeypatch.setattr(Opened, "answer", contrary)
+    page.selectbox(key="target").set_value("own").run()
+    assert panel(finish(page))["title"].endswith("Each model's own answer") and page.query_params["target"] == "own"
+    page.session_state["code_open"] = True
+    (code,) = page.run().code
+    assert "targets = {'vpt': 1, 'ft': 0}" in code.value
 
 
 def test_methods_and_models_can_be_chosen(page: AppTest) -> None:
