@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import curves, exhibits, maps, state, widgets
+from app import choices, curves, exhibits, maps, state, widgets
 from app.exhibits import number
 from app.maps import Wanted
 from app.opening import Opened
@@ -26,14 +26,14 @@ def show(t: Translator, opened: Opened) -> None:
     st.caption(t("viewer.evidence.curves.lead"))
     stepper, left, right = st.columns([3, 3, 3], gap="small", vertical_alignment="bottom")
     with stepper:
-        image = widgets.choose_image(t, opened)
+        image = choices.choose_image(t, opened)
     method = state.choose(METHOD, list(METHODS), DEFAULT_METHODS[0])
     left.selectbox(t("viewer.evidence.curves.method"), list(METHODS), key=METHOD,
                    format_func=lambda name: METHODS[name].label)  # fmt: skip
     if image is None:
         widgets.show_notes(t)
         return
-    targets = widgets.choose_targets(t, opened, image, right)
+    targets = choices.choose_targets(t, opened, image, right)
     widgets.show_notes(t)
     wanted = [Wanted(model, method, targets[model]) for model in dict.fromkeys(opened.compared)]
     found = {one: maps.ready(opened, image, one) for one in wanted}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from app import attention, state, widgets, worker
+from app import attention, choices, state, widgets, worker
 from app.attention import FUSIONS, HEAD, QueryRows, Rollouts
 from app.attention_grid import Large, Model, Sheet, show_sheet
 from app.attention_grid.small_maps import SCOPES, SmallMaps, small_maps, tops
@@ -34,7 +34,7 @@ def show() -> None:
     if page is None:
         return
     t, opened, _ = page
-    image = widgets.choose_image(t, opened)
+    image = choices.choose_image(t, opened)
     if image is None:
         widgets.show_notes(t)
         return
@@ -64,7 +64,7 @@ def show() -> None:
 def choose(t: Translator, opened: Opened) -> list[str]:
     """Models, head fusion, scale, prompts and look; all are linked."""
     first, second, third, fourth, fifth = st.columns([4, 2, 3, 2, 2], gap="small", vertical_alignment="bottom")
-    models = widgets.choose_models(t, opened, first)
+    models = choices.choose_models(t, opened, first)
     if len(opened.models) <= len(models):
         first.caption(" ".join(widgets.badge(t, model) for model in models))
     state.choose(FUSION, FUSIONS, FUSIONS[0])

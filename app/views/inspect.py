@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from app import export, maps, opening, review, showing, state, widgets
+from app import choices, export, maps, opening, review, showing, state, widgets
 from app.maps import Wanted
 from app.measured import evidence_of
 from app.opening import Opened
@@ -44,15 +44,15 @@ def show() -> None:
 
 def show_image(t: Translator, opened: Opened) -> None:
     """The image chosen, its maps, and what is said of them."""
-    stepper, *choices = st.columns([3, 2, 4, 2.4], gap="small", vertical_alignment="bottom")
+    stepper, target_at, methods_at, models_at = st.columns([3, 2, 4, 2.4], gap="small", vertical_alignment="bottom")
     with stepper:
-        image = widgets.choose_image(t, opened)
+        image = choices.choose_image(t, opened)
     if image is None:
         widgets.show_notes(t)
         return
-    targets = widgets.choose_targets(t, opened, image, choices[0])
-    methods = widgets.choose_methods(t, opened, choices[1])
-    models = widgets.choose_models(t, opened, choices[2])
+    targets = choices.choose_targets(t, opened, image, target_at)
+    methods = choices.choose_methods(t, opened, methods_at)
+    models = choices.choose_models(t, opened, models_at)
     widgets.show_notes(t)
     if not methods or not models:
         st.info(t("viewer.no_method"))

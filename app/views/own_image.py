@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import streamlit as st
 
-from app import export, maps, showing, spread, state, uploads, widgets
+from app import choices, export, maps, showing, spread, state, uploads, widgets
 from app.maps import Wanted
 from app.opening import Answer, Opened
 from app.panel import show_panel
@@ -182,8 +182,8 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
     target = choose_target(t, opened)
     left.selectbox(t("viewer.target"), targets(opened), key=TARGET, help=t("viewer.own_image.target_help"),
                    format_func=lambda choice: describe_target(t, opened, choice))  # fmt: skip
-    methods = widgets.choose_methods(t, opened, middle)
-    models = widgets.choose_models(t, opened, right)
+    methods = choices.choose_methods(t, opened, middle)
+    models = choices.choose_models(t, opened, right)
     widgets.show_notes(t)
     if not methods or not models:
         st.info(t("viewer.no_method"))
