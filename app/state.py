@@ -28,6 +28,7 @@ LOOK = "look"
 """What the panel writes into the address by itself: how maps are drawn."""
 
 _KEPT, _PUBLISHED, _ASKED, _LINKED, _NOTES = "_kept", "_published", "_asked", "_linked", "_notes"
+_UNREAD = "_unread"
 
 UNDERWAY_S = 5.0
 """A browser may still speak from the address before for so long: a click is on its way while the next one is made."""
@@ -39,7 +40,7 @@ NOTED = 80
 def begin() -> None:
     """Take over an opened link, and keep the values of widgets that this page does not draw."""
     session = st.session_state
-    session[_NOTES], session[_LINKED] = [], {}
+    session[_NOTES], session[_LINKED] = session.pop(_UNREAD, []), {}
     asked = {key: value for key, value in st.query_params.items() if key != LOOK}
     session[_ASKED] = asked if went_through_history() or (asked and not _wrote(asked)) else None
     for key in session.setdefault(_KEPT, set()):
@@ -167,6 +168,12 @@ def _text(value: Any) -> str:
 def notes() -> list[tuple[str, str]]:
     """(key, value) of the choices that had to be put back in this run of the page."""
     return list(st.session_state[_NOTES])
+
+
+def run_again() -> None:
+    """Run the page again because something is there now, not because the reader did something: notes stay."""
+    st.session_state[_UNREAD] = notes()
+    st.rerun()
 
 
 def link(page: str, **values: Any) -> str:

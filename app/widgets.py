@@ -199,7 +199,7 @@ def show_progress(t: Translator, progress: worker.Progress, missing: Sequence[wo
     """
     now = worker.the_worker().progress(worker.owner())
     if now.finished:
-        st.rerun()
+        state.run_again()
     with st.container(horizontal=True, vertical_alignment="center"):
         number = min(now.done + 1, now.total)
         st.progress(now.share, t("viewer.running", number=number, count=now.total, what=literal(now.what)))

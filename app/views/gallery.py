@@ -148,7 +148,7 @@ def show_cells(t: Translator, opened: Opened, query: Query, rows: Rows, over: Ov
         now = thumbnails_of(opened, names, over)
         draw_cells(t, opened, query, facts, now)
         if None not in now:
-            st.rerun()  # ends the polling
+            state.run_again()  # ends the polling
 
     st.fragment(fill, run_every=POLL_S)()
 

@@ -244,10 +244,10 @@ def test_a_link_gives_query_cell_block_and_choices_back(
 
 
 def test_a_query_that_is_no_token_is_said(monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair) -> None:
-    page = opened_page(monkeypatch, tiny_pair.path, query="<b>cls")
+    page = followed(start(monkeypatch, tiny_pair.path, "attention"), {"query": "<b>cls"})
     assert not page.exception and not page.error
     assert "<b>cls" in page.warning[0].value.replace("\\", "") and page.session_state["query"] == HEAD
-    followed(page, {"query": "r9c9"})
+    page = opened_page(monkeypatch, tiny_pair.path, query="r9c9")
     assert not page.exception and "r1c1 to r4c4" in page.error[0].value.replace("\\", "")
 
 

@@ -34,6 +34,8 @@ def page() -> None:
     for key, value in state.notes():
         st.text(f"{key}={value}")
     state.publish_link()
+    if st.session_state.pop("arrived", False):
+        state.run_again()
 
 
 def opened(**link: Any) -> AppTest:
@@ -106,6 +108,14 @@ def test_what_cannot_be_had_is_put_back_and_said(key: str, value: str) -> None:
     shown = value if len(value) <= state.NOTED else value[: state.NOTED - 1] + "…"
     assert noted(test) == [f"{key}={shown}"]
     assert noted(test.run()) == []  # once
+
+
+def test_what_was_said_stays_when_the_page_runs_again_by_itself() -> None:
+    test = AppTest.from_function(page, default_timeout=20)
+    test.query_params["colour"] = "black"
+    test.session_state["arrived"] = True
+    assert [text.value for text in test.run().text] == ["colour=black"]  # of the second run
+    assert not test.run().text
 
 
 def test_some_of_many_that_cannot_be_had_are_left_out_and_said() -> None:
