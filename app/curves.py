@@ -15,7 +15,7 @@ from torch import Tensor
 from app import maps, worker
 from app.maps import Wanted
 from app.opening import Opened
-from app.worker import Progress, Ticket, Work
+from app.worker import Ticket, Work
 from explain.archive.manifest import Entry
 from explain.attribution import Array, Attribution
 from explain.baselines import baseline_images
@@ -64,8 +64,8 @@ def ready(opened: Opened, image: Entry, wanted: Wanted, *, random: bool = False)
     return found
 
 
-def request(opened: Opened, image: Entry, wanted: Sequence[Wanted], names: Mapping[Wanted, str]) -> Progress:
-    """Have the worker compute what is missing, maps and curves; this browser's former wishes are dropped.
+def works_of(opened: Opened, image: Entry, wanted: Sequence[Wanted], names: Mapping[Wanted, str]) -> list[Work]:
+    """What the worker has to do for what is missing, maps and curves.
 
     Args:
         opened: what the viewer was started on; every model wanted has a run.
@@ -78,12 +78,7 @@ def request(opened: Opened, image: Entry, wanted: Sequence[Wanted], names: Mappi
         Work(_key(opened, image, one, random=random), names[one], _computing(opened, image, one, random=random))
         for one in wanted for random in (False, True) if ready(opened, image, one, random=random) is None
     ]  # fmt: skip
-    return worker.the_worker().wish(worker.owner(), works)
-
-
-def keys_of(opened: Opened, image: Entry, wanted: Sequence[Wanted]) -> tuple[worker.Key, ...]:
-    """What the curves of some maps, and the random ones beside them, are known by."""
-    return tuple(_key(opened, image, one, random=random) for one in wanted for random in (False, True))
+    return works
 
 
 def _key(opened: Opened, image: Entry, wanted: Wanted, *, random: bool) -> tuple[Any, ...]:

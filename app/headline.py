@@ -1,6 +1,5 @@
 """Headline: the result of a comparison in one sentence, and what it rests on, in Markdown."""
 
-import re
 from dataclasses import dataclass
 
 from app.answers import Answers
@@ -68,7 +67,7 @@ def facts_of(t: Translator, opened: Opened) -> list[str]:
 def _matched(t: Translator, pair: MatchedPair) -> str:
     fields = compare_runs(pair.runs)
     equal = sum(field.equal for field in fields)
-    apart = [t(f"term.matched.{re.sub('[^a-z]+', '_', field.name.lower())}") for field in fields if not field.equal]
+    apart = [t(f"term.matched.{field.key}") for field in fields if not field.equal]
     if apart:
         return t("viewer.overview.matched_apart", equal=equal, count=len(fields), fields=", ".join(apart))
     return t("viewer.overview.matched", equal=equal, count=len(fields))

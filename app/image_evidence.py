@@ -75,16 +75,12 @@ def show_curves(t: Translator, opened: Opened, image: Entry, wanted: list[Wanted
 
 
 def wish_curves(t: Translator, opened: Opened, image: Entry, wanted: list[Wanted]) -> None:
-    """Have the curves computed, unless this browser stopped just these."""
-    keys = curves.keys_of(opened, image, wanted)
-    progress = None
-    if st.session_state.get(widgets.STOPPED) != keys:
-        names = {
-            one: t("viewer.evidence.curves.what", method=METHODS[one.method].label, model=opened.label_of(one.model, t))
-            for one in wanted
-        }
-        progress = curves.request(opened, image, wanted, names)
-    widgets.show_missing(t, progress, keys)
+    """Have the curves computed."""
+    names = {
+        one: t("viewer.evidence.curves.what", method=METHODS[one.method].label, model=opened.label_of(one.model, t))
+        for one in wanted
+    }
+    widgets.wait_for(t, curves.works_of(opened, image, wanted, names))
 
 
 def beaten(t: Translator, opened: Opened, model: str, own: curves.Curves, random: curves.Curves) -> str:

@@ -1,7 +1,7 @@
 """Tuned weights: what of a model was trained, block by block, and what became of its prompts."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from app import maps, worker
 from app.opening import Opened
-from app.worker import Progress, Ticket, Work
+from app.worker import Work
 from explain.attribution import Array
 from explain.errors import ExplainError
 from explain.model import TunedModel
@@ -84,21 +84,12 @@ def ready(opened: Opened, model: str) -> TunedWeights | ExplainError | None:
     return found
 
 
-def request(opened: Opened, models: Sequence[str], names: Mapping[str, str]) -> Progress:
-    """Have the worker open the models that are missing; this browser's former wishes are dropped."""
-    runs = {model: opened.run(model) for model in models}
-    works = [Work(_key(run), names[model], _reading(run)) for model, run in runs.items() if run is not None]
-    return worker.the_worker().wish(worker.owner(), works)
-
-
-def keys_of(opened: Opened, models: Sequence[str]) -> tuple[worker.Key, ...]:
-    """What the weights of some models are known by."""
-    return tuple(_key(run) for run in map(opened.run, models) if run is not None)
+def work_of(opened: Opened, model: str, what: str) -> Work:
+    """What the worker has to do to know a model that has a run; `what` is that in words."""
+    run = opened.run(model)
+    assert run is not None  # the page asks for models that are here
+    return Work(_key(run), what, lambda ticket: weights_of(maps.load_model(run)))
 
 
 def _key(run: Run) -> worker.Key:
     return ("tuned weights", run.manifest.identity)
-
-
-def _reading(run: Run) -> Callable[[Ticket], TunedWeights]:
-    return lambda ticket: weights_of(maps.load_model(run))

@@ -1,17 +1,16 @@
 """Pieces that pages are made of. Text of users (file and class names) only ever goes through `literal`."""
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import streamlit as st
 
-from app import access, maps, spread, state, worker
+from app import access, spread, state, worker
 from app.maps import Wanted
 from app.measured import planted_of
 from app.opening import Opened, open_location
+from app.panel import show_panel
+from app.showing import Found, Shown, panel_of
 from app.words import literal, percent
-from explain.archive.manifest import Entry
 from explain.errors import ExplainError
 from explain.evidence.planted import PlantedResult
 from explain.i18n import LANGUAGES, Translator
@@ -119,7 +118,7 @@ def _show_matched(t: Translator, pair: MatchedPair) -> None:
     with popover:
         st.markdown(t("viewer.matched_help"))
         st.markdown(t("viewer.matched_fields", equal=equal, count=len(fields)))
-        names = [t(f"term.matched.{re.sub('[^a-z]+', '_', field.name.lower())}") for field in fields]
+        names = [t(f"term.matched.{field.key}") for field in fields]
         values = [_shorten(next(iter(field.values.values()))) for field in fields]
         show_table({t("report.matched.field"): names, t("report.matched.value"): values})
 
@@ -140,62 +139,65 @@ def _shorten(value: str) -> str:
     return literal(value if len(value) <= 24 else value[:16] + "…")
 
 
-def wish_for(t: Translator, opened: Opened, image: Entry, found: Mapping[Wanted, Any]) -> worker.Progress | None:
-    """Have what is missing computed, and the scales over the data set read; None where the reader stopped that.
-
-    Args:
-        t: texts.
-        opened: what the viewer was started on.
-        image: whose maps.
-        found: the maps as `maps.ready` gives them, None for a missing one.
-    """
-    missing = [one for one, part in found.items() if part is None]
-    works = [maps.work_of(opened, image, one, f"{opened.label_of(one.model, t)}, {METHODS[one.method].label}")
-             for one in missing]  # fmt: skip
-    keys = tuple(work.key for work in works)
-    if keys and st.session_state.get(STOPPED) == keys:
-        works = []
-    if not keys:  # the scales can wait: until they are there the panel has the others
-        methods = dict.fromkeys(one.method for one in found)
-        scales = [spread.work_of(opened, method, opened.compared) for method in methods]
-        works = [work for work in scales if work is not None]
-    progress = worker.the_worker().wish(worker.owner(), works)
-    return progress if works or not keys else None
+def draw_panel(t: Translator, opened: Opened, shown: Shown, found: Found) -> None:
+    """The panel of one image, with what the planted-cue test says of its methods and the scales over the data set."""
+    planted = find_planted_test(opened.pair) if opened.pair else None
+    kept = {one.method: _kept_spread(opened, one.method) for one in found}
+    spreads = {method: part for method, part in kept.items() if part is not None}
+    show_panel(panel_of(t, opened.name, shown, found, planted=planted, spreads=spreads))
 
 
-def kept_spread(opened: Opened, method: str) -> spread.Spread | None:
+def _kept_spread(opened: Opened, method: str) -> spread.Spread | None:
     """How large a method's maps are over the data set, once that is read."""
     work = spread.work_of(opened, method, opened.compared)
     found = worker.the_worker().result(work.key) if work is not None else None
     return found if isinstance(found, spread.Spread) else None
 
 
-def show_missing(t: Translator, progress: worker.Progress | None, missing: Sequence[worker.Key]) -> None:
-    """Say that maps are being computed, or that they are not because the reader stopped it; else nothing."""
-    if not missing:
-        return
-    if progress is not None:
-        show_progress(t, progress, missing)
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(t("viewer.stopped"), width="content")
-        if st.button(t("viewer.resume"), key="resume_work", icon=":material/play_arrow:"):
-            del st.session_state[STOPPED]
-            st.rerun()
+def spreads_to_read(opened: Opened, methods: Iterable[str]) -> list[worker.Work]:
+    """The reading of these methods' scales over the data set; what the panel can do without at first."""
+    works = [spread.work_of(opened, method, opened.compared) for method in methods]
+    return [work for work in works if work is not None]
+
+
+def words_of(t: Translator, opened: Opened, wanted: Wanted) -> str:
+    """A map for the line that says what is running."""
+    return f"{opened.label_of(wanted.model, t)}, {METHODS[wanted.method].label}"
 
 
 STOPPED = "_stopped"
 """Keys of the work that this browser does not want to be done."""
 
 
+def wait_for(t: Translator, works: Sequence[worker.Work], later: Sequence[worker.Work] = ()) -> None:
+    """Have done what the page lacks and say how far that is; what the reader stopped waits for a click.
+
+    Args:
+        t: texts.
+        works: in the order in which they are needed.
+        later: begun when nothing else is lacking, and not waited for.
+    """
+    keys = tuple(work.key for work in works)
+    # some of what was stopped may have been finished before it was
+    stopped = bool(keys) and set(keys) <= set(st.session_state.get(STOPPED, ()))
+    worker.the_worker().wish(worker.owner(), () if stopped else works or later)
+    if keys and not stopped:
+        show_progress(t, keys)
+    if stopped:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(t("viewer.stopped"), width="content")
+            if st.button(t("viewer.resume"), key="resume_work", icon=":material/play_arrow:"):
+                del st.session_state[STOPPED]
+                st.rerun()
+
+
 @st.fragment(run_every=POLL_S)
-def show_progress(t: Translator, progress: worker.Progress, missing: Sequence[worker.Key] = ()) -> None:
+def show_progress(t: Translator, keys: Sequence[worker.Key]) -> None:
     """How far this browser's wishes are, with a way to stop; the page runs again when all are there.
 
     Args:
         t: texts.
-        progress: as it was when the page asked.
-        missing: what is waited for; remembered in `STOPPED` when the reader stops.
+        keys: of the work that is waited for; remembered in `STOPPED` when the reader stops.
     """
     now = worker.the_worker().progress(worker.owner())
     if now.finished:
@@ -205,7 +207,7 @@ def show_progress(t: Translator, progress: worker.Progress, missing: Sequence[wo
         st.progress(now.share, t("viewer.running", number=number, count=now.total, what=literal(now.what)))
         if st.button(t("viewer.stop"), key="stop_work", icon=":material/stop_circle:"):
             worker.the_worker().cancel(worker.owner())
-            st.session_state[STOPPED] = tuple(missing)
+            st.session_state[STOPPED] = tuple(keys)
             st.rerun()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from app import attention, choices, state, widgets, worker
+from app import attention, choices, state, widgets
 from app.attention import FUSIONS, HEAD, QueryRows, Rollouts
 from app.attention_grid import Large, Model, Sheet, show_sheet
 from app.attention_grid.small_maps import SCOPES, SmallMaps, small_maps, tops
@@ -134,10 +134,7 @@ def ask_for(
         )
         for model, part in rollouts.items() if part is None
     ]  # fmt: skip
-    keys = tuple(work.key for work in works)
-    stopped = bool(keys) and st.session_state.get(widgets.STOPPED) == keys
-    progress = worker.the_worker().wish(worker.owner(), [] if stopped else works)
-    widgets.show_missing(t, None if stopped else progress, keys)
+    widgets.wait_for(t, works)
 
 
 def words(t: Translator, opened: Opened, model: str, what: str) -> str:

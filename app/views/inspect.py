@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import streamlit as st
 
-from app import choices, export, maps, opening, review, showing, state, widgets
+from app import choices, export, maps, opening, review, state, widgets
 from app.maps import Wanted
 from app.measured import evidence_of
 from app.opening import Opened
-from app.panel import show_panel
 from app.showing import Found, Shown
 from app.words import literal, percent
 from explain.archive.manifest import Entry
@@ -59,9 +58,10 @@ def show_image(t: Translator, opened: Opened) -> None:
         return
     wanted = [Wanted(model, method, targets[model]) for model in models for method in methods]
     found: Found = {one: maps.ready(opened, image, one) for one in wanted}
-    progress = widgets.wish_for(t, opened, image, found)
     picture = show_maps(t, opened, image, found)
-    widgets.show_missing(t, progress, [maps.key_of(opened, image, one) for one, part in found.items() if part is None])
+    missing = [one for one, part in found.items() if part is None]
+    widgets.wait_for(t, [maps.work_of(opened, image, one, widgets.words_of(t, opened, one)) for one in missing],
+                     widgets.spreads_to_read(opened, methods))  # fmt: skip
     measured, reviewed = st.columns([3, 2], gap="large")
     with measured:
         show_measures(t, opened, image, found)
@@ -89,11 +89,7 @@ def show_maps(
         image.id, picture, {model: opened.answer(model, image.id) for model in models}, opened.grid_of(models[0]),
         "" if image.label is None else opened.class_names[image.label], explained(t, opened, found), mask,
     )  # fmt: skip
-    planted = widgets.find_planted_test(opened.pair) if opened.pair else None
-    methods = dict.fromkeys(one.method for one in found)
-    spreads = {method: widgets.kept_spread(opened, method) for method in methods}
-    known = {method: part for method, part in spreads.items() if part is not None}
-    show_panel(showing.panel_of(t, opened.name, shown, found, planted=planted, spreads=known))
+    widgets.draw_panel(t, opened, shown, found)
     return picture
 
 

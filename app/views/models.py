@@ -88,10 +88,10 @@ def weights_of(t: Translator, opened: Opened, models: list[str]) -> dict[str, Tu
     """What was trained of models; empty while that is being read, which the page then says."""
     found = {model: tuned_weights.ready(opened, model) for model in models}
     if any(part is None for part in found.values()):
-        keys = tuned_weights.keys_of(opened, models)
-        stopped = st.session_state.get(widgets.STOPPED) == keys
-        names = {model: t("viewer.models.weights", model=opened.label_of(model, t)) for model in models}
-        widgets.show_missing(t, None if stopped else tuned_weights.request(opened, models, names), keys)
+        widgets.wait_for(t, [
+            tuned_weights.work_of(opened, model, t("viewer.models.weights", model=opened.label_of(model, t)))
+            for model, part in found.items() if part is None
+        ])  # fmt: skip
         return {}
     for part in found.values():
         if isinstance(part, ExplainError):

@@ -5,21 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import streamlit as st
 
-from app import choices, export, maps, showing, spread, state, uploads, widgets
+from app import choices, export, maps, state, uploads, widgets
 from app.maps import Wanted
 from app.opening import Answer, Opened
-from app.panel import show_panel
 from app.paste import listen_for_paste
 from app.showing import Found, Shown
 from app.uploads import Judged, Upload
 from app.words import literal, percent
-from app.worker import Work, owner, the_worker
 from explain.archive.manifest import Entry
 from explain.attribution import Attribution
 from explain.data.decode import MAX_ASPECT, MAX_PIXELS, MIN_SIDE_PX, ImageRejected, read_bytes
 from explain.errors import ExplainError
 from explain.i18n import Translator
-from explain.methods.base import METHODS
 
 ORDER = 80
 ICON = ":material/add_photo_alternate:"
@@ -199,9 +196,10 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
         picture, waiting = st.columns([1, 3], gap="large")
         picture.image(upload.picture, width="stretch", alt=upload.name)
         with waiting:
-            wait_for(t, [uploads.judging(run, upload, t("viewer.own_image.answering", model=opened.label_of(model, t)))
-                         for model, part in said.items()
-                         if part is None and (run := opened.run(model))])  # fmt: skip
+            widgets.wait_for(t, [
+                uploads.judging(run, upload, t("viewer.own_image.answering", model=opened.label_of(model, t)))
+                for model, part in said.items() if part is None and (run := opened.run(model))
+            ])  # fmt: skip
         return
     explained = {model: class_of(target, model, answers, opened) for model in models}
     wanted = [Wanted(model, method, explained[model]) for model in models for method in methods]
@@ -209,10 +207,10 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
     grid = next(part.grid for part in said.values() if isinstance(part, Judged))
     show_answers(t, opened, upload, {model: answers[model] for model in models})
     show_maps(t, opened, upload, found, answers, grid)
-    wait_for(t, [
-        uploads.mapping(opened, run, upload, one, f"{opened.label_of(one.model, t)}, {METHODS[one.method].label}")
+    widgets.wait_for(t, [
+        uploads.mapping(opened, run, upload, one, widgets.words_of(t, opened, one))
         for one, part in found.items() if part is None and (run := opened.run(one.model))
-    ], [work for method in methods if (work := spread.work_of(opened, method, opened.compared))])  # fmt: skip
+    ], widgets.spreads_to_read(opened, methods))  # fmt: skip
     take_along(t, opened, upload, found)
     with st.expander(t("viewer.own_image.reading_maps"), icon=":material/help:"):
         widgets.show_method_help(t, methods)
@@ -221,7 +219,7 @@ def explain_upload(t: Translator, opened: Opened, upload: Upload) -> None:
 def targets(opened: Opened) -> list[str]:
     """What can be explained: one model's answer in all models, each model's own, or a class."""
     answers = [f"answer:{model}" for model in dict.fromkeys(opened.compared)]
-    return [*answers, "own", *(f"class:{name}" for name in opened.class_names)]
+    return [*answers, choices.OWN, *(f"class:{name}" for name in opened.class_names)]
 
 
 def choose_target(t: Translator, opened: Opened) -> str:
@@ -244,14 +242,6 @@ def class_of(target: str, model: str, answers: Mapping[str, Answer], opened: Ope
     if kind == "class":
         return opened.class_names.index(what)
     return answers[what if kind == "answer" else model].index
-
-
-def wait_for(t: Translator, works: Sequence[Work], later: Sequence[Work] = ()) -> None:
-    """Wish for work that is not done, unless the reader stopped it, and say how far it is; `later` waits for it."""
-    keys = tuple(work.key for work in works)
-    stopped = bool(keys) and st.session_state.get(widgets.STOPPED) == keys
-    progress = the_worker().wish(owner(), () if stopped else works or later)
-    widgets.show_missing(t, None if stopped else progress, keys)
 
 
 def show_answers(t: Translator, opened: Opened, upload: Upload, answers: Mapping[str, Answer]) -> None:
@@ -288,10 +278,7 @@ def show_maps(
     if len(classes) > 1:
         st.caption(t("viewer.own_image.different_classes"))
     shown = Shown(upload.name, upload.picture, dict(answers), grid, "", " / ".join(classes))
-    planted = widgets.find_planted_test(opened.pair) if opened.pair else None
-    spreads = {method: widgets.kept_spread(opened, method) for method in dict.fromkeys(one.method for one in found)}
-    known = {method: part for method, part in spreads.items() if part is not None}
-    show_panel(showing.panel_of(t, opened.name, shown, found, planted=planted, spreads=known))
+    widgets.draw_panel(t, opened, shown, found)
 
 
 def take_along(t: Translator, opened: Opened, upload: Upload, found: Found) -> None:

@@ -86,7 +86,8 @@ def make(t: Translator, pair: MatchedPair, lang: str, scope: Scope) -> Made | No
             st.rerun()
         st.caption(t("viewer.report.time"))
     elif found is None:
-        widgets.show_progress(t, worker.the_worker().wish(worker.owner(), [work]), (work.key,))
+        worker.the_worker().wish(worker.owner(), [work])
+        widgets.show_progress(t, (work.key,))
     return None
 
 

@@ -4,6 +4,7 @@ Runs are compared field by field. A pair exists only when every field that must 
 images, same split, same image order, same steps, same number of learning-rate trials.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,11 @@ class MatchedField:
     name: str
     values: dict[str, str]
     set_apart: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name as one word, such as "input_size"."""
+        return re.sub("[^a-z]+", "_", self.name.lower())
 
     @property
     def equal(self) -> bool:

@@ -2,11 +2,12 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from viewer_app import finish, panel, start, texts
+from viewer_app import SESSION, finish, panel, start, texts
 
 from app import maps, widgets, worker
 from app.opening import Answer, Opened
@@ -73,6 +74,27 @@ def test_what_is_stopped_is_not_computed_until_it_is_wanted_again(
     monkeypatch.setattr(maps, "attribute", real)
     test.button(key="resume_work").click().run()
     assert not [cell for cell in cells(finish(test)).values() if cell["message"]]
+
+
+def test_what_was_finished_before_the_stop_does_not_start_the_rest_again(
+    monkeypatch: pytest.MonkeyPatch, tiny_pair: MatchedPair
+) -> None:
+    real, calls = maps.attribute, 0
+
+    def first_only(*args, **options):
+        nonlocal calls
+        calls += 1
+        while calls > 1 and not options["cancelled"]():
+            time.sleep(0.01)
+        return real(*args, **options)
+
+    monkeypatch.setattr(maps, "attribute", first_only)
+    test = start(monkeypatch, tiny_pair.path, "inspect")
+    while worker.the_worker().progress(SESSION).done < 1:
+        time.sleep(0.02)
+    test.button(key="stop_work").click().run()
+    assert "Stopped" in texts(test)
+    assert worker.the_worker().progress(SESSION).total == 0
 
 
 def test_next_and_previous_step_through_the_images(page: AppTest, tiny_pair: MatchedPair) -> None:
