@@ -8,10 +8,10 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from app.attention_grid.sheet import Sheet
+from app.block import component
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("values", "paint", "grid", "large", "start")
-"""Joined in this order into the one script that a component takes."""
 
 
 def show_sheet(
@@ -48,6 +48,4 @@ def _place(value: object) -> tuple[int, int] | None:
 
 @cache
 def _component() -> ComponentRenderer:
-    # nothing of a user's ever goes into these texts: names travel in the data and are set as text
-    script = "\n".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return st.components.v2.component("attention_grid", js=script, css=(FOLDER / "grid.css").read_text("utf-8"))
+    return component("attention_grid", FOLDER, SCRIPTS, "grid")

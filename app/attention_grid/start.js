@@ -15,13 +15,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
   return () => stopView(view);
 }
 
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
 function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);
 }

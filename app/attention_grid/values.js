@@ -2,10 +2,7 @@
 
 /** A sheet from its bytes: the header with every place in it replaced by what lies there. */
 function readSheet(bytes) {
-  const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
-  const start = 4 + length;
-  const data = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)));
-  const blob = (place) => bytes.slice(start + place.offset, start + place.offset + place.length); // aligned: a copy
+  const { header: data, blob } = readPayload(bytes);
   const floats = (place) => place && { values: new Float32Array(blob(place).buffer), shape: place.shape };
   for (const model of data.models) {
     model.values = floats(model.values);

@@ -26,7 +26,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
 async function receive(grid, bytes) {
   if (grid.bytes && sameBytes(grid.bytes, bytes)) return;
   grid.bytes = bytes;
-  const header = readHeader(bytes);
+  const { header, blob } = readPayload(bytes);
+  for (const cell of header.cells) cell.picture = blob(cell.picture);
   const urls = [];
   const items = header.cells.map((cell) => makeCell(grid, header, cell, urls));
   const pictures = items.map((item) => item.querySelector("img")).filter(Boolean);
@@ -44,21 +45,6 @@ async function receive(grid, bytes) {
   if (focused !== undefined) links[place]?.focus({ preventScroll: true });
   grid.list.dataset.painted = `${header.cells.length}`;
   performance.mark("grid-painted", { detail: header.cells[0]?.name ?? "" });
-}
-
-function readHeader(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const length = view.getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  for (const cell of header.cells) {
-    const { offset, length: size } = cell.picture;
-    cell.picture = bytes.subarray(4 + length + offset, 4 + length + offset + size);
-  }
-  return header;
-}
-
-function sameBytes(a, b) {
-  return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
 function makeCell(grid, header, cell, urls) {
@@ -129,11 +115,4 @@ function walk(grid, event) {
   event.preventDefault();
   event.stopPropagation(); // the page's own keys
   links[to]?.focus();
-}
-
-function make(kind, name, text) {
-  const element = document.createElement(kind);
-  if (name) element.className = name;
-  if (text) element.textContent = text;
-  return element;
 }

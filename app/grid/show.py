@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
-from app.block import Blobs
+from app.block import Blobs, component
 
 FOLDER = Path(__file__).parent
 
@@ -97,6 +96,4 @@ def show_grid(grid: Grid, on_open: Callable[[], None], key: str = "grid") -> Non
 
 @cache
 def _component() -> ComponentRenderer:
-    # nothing of a user's ever goes into these texts: names travel in the data and are set as text
-    script, style = ((FOLDER / f"grid.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
-    return st.components.v2.component("image_grid", js=script, css=style)
+    return component("image_grid", FOLDER, ("grid",), "grid")

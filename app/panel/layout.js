@@ -1,13 +1,5 @@
 // Heads, cells and legends as elements. Text of users reaches the page through textContent only.
 
-/** An element with a class, and text where there is any. */
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
 /**
  * The grid of cells of the present data and view; `panel.places` lists what each canvas draws. Another sample of the
  * same shape keeps its elements: new canvases cost a step through the samples more than their pixels do.

@@ -72,10 +72,6 @@ async function receive(panel, bytes) {
   show(panel, data);
 }
 
-function sameBytes(a, b) {
-  return a.length === b.length && a.every((value, i) => value === b[i]);
-}
-
 function show(panel, data) {
   panel.look ??= openingLook(data.known);
   panel.data = data;

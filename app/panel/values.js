@@ -1,21 +1,4 @@
-// Numbers to numbers: reading the payload, scales, enlarging, colouring, differences, iso-lines. Nothing here draws.
-
-class PayloadError extends Error {}
-
-/** The header of a payload, and a function from a place in it to the bytes there (a copy, so that it is aligned). */
-function readPayload(bytes) {
-  if (bytes.length < 4) throw new PayloadError(`expected a payload of at least 4 bytes, got ${bytes.length}`);
-  const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
-  const start = 4 + length;
-  if (start > bytes.length) throw new PayloadError(`the header has ${length} bytes, the payload ${bytes.length}`);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, start)));
-  const blob = (place) => {
-    const from = start + place.offset;
-    if (from + place.length > bytes.length) throw new PayloadError("the payload ends within a blob");
-    return bytes.slice(from, from + place.length);
-  };
-  return { header, blob };
-}
+// Numbers to numbers: reading maps, scales, enlarging, colouring, differences, iso-lines. Nothing here draws.
 
 /** A map {values: Float32Array, h, w} from its place in the payload; null stays null. */
 function readMap(place, blob) {

@@ -14,6 +14,7 @@ import pytest
 from in_browser import browsing, free_port, serving, settle
 from panel_numbers import BROKEN, GRID, HOSTILE, METHODS, MODELS, SIGNED, make_panel, pixels, pooled, values
 
+from app import block
 from app.panel import MapCell, show
 from app.panel.payload import EXACT_SIDE
 from app.server import flags, settings
@@ -66,8 +67,8 @@ def browser_page() -> Iterator[Any]:
 def sums(browser_page: Any) -> Any:
     """A blank page that has the panel's arithmetic and nothing else."""
     browser_page.goto("about:blank")
-    for name in ("values", "look"):
-        browser_page.add_script_tag(content=(show.FOLDER / f"{name}.js").read_text("utf-8"))
+    for file in (block.FOLDER / "block.js", show.FOLDER / "values.js", show.FOLDER / "look.js"):
+        browser_page.add_script_tag(content=file.read_text("utf-8"))
     return browser_page
 
 
