@@ -12,7 +12,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   view.send = setTriggerValue;
   receive(view, data);
-  return () => stopView(view);
+  return () => {
+    VIEWS.delete(parentElement); // the same place may be given back: it needs a sheet that is on the page
+    stopView(view);
+  };
 }
 
 function clamp(value, low, high) {

@@ -14,7 +14,10 @@ export default function ({ data, parentElement }) {
     PANELS.set(parentElement, panel);
   }
   receive(panel, data);
-  return () => stopPanel(panel);
+  return () => {
+    PANELS.delete(parentElement); // the same place may be given back: it needs a panel that is on the page
+    stopPanel(panel);
+  };
 }
 
 function startPanel(parent) {

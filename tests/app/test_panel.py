@@ -2,7 +2,7 @@
 
 import re
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,29 @@ def test_a_look_survives_the_address_and_what_is_wrong_in_it_is_the_default(sums
         return [at(look, point), at(zoomAbout(look, 1.7, ...point), point)];
     }}""")
     assert after == pytest.approx(before)
+
+
+def test_a_place_that_is_given_back_gets_a_new_panel(browser_page: Any, address: str) -> None:
+    browser_page.goto(f"{address}/_stcore/health")
+    files = [block.FOLDER / "block.js", *(show.FOLDER / f"{name}.js" for name in show.SCRIPTS)]
+    script = "\n".join(file.read_text("utf-8") for file in files)
+    shown = browser_page.evaluate("""async ([script, payload]) => {
+        const place = document.body.appendChild(document.createElement("div"));
+        const start = (await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })))).default;
+        const data = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
+        const painted = async () => {
+            for (let wait = 0; wait < 200 && !place.querySelector("[data-painted]"); wait += 1)
+                await new Promise((done) => setTimeout(done, 20));
+            return place.querySelectorAll("[data-painted]").length;
+        };
+        const stop = start({ data, parentElement: place });
+        const first = await painted();
+        stop();
+        const between = place.childElementCount;
+        start({ data, parentElement: place });
+        return [first, between, await painted()];
+    }""", [script, b64encode(make_panel(0).encode()).decode()])
+    assert shown == [1, 0, 1]
 
 
 # what a reader does
