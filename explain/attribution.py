@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, softmax
 
 from explain.errors import InputError, IntegrityError
-from explain.files import parse_json, read_tensors, write_tensors
+from explain.files import parse_json
 from explain.record import Record
+from explain.tensor_files import read_tensors, write_tensors
 
 Array = npt.NDArray[Any]
 

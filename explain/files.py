@@ -9,16 +9,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from explain.errors import IntegrityError
 
@@ -124,16 +120,6 @@ def _finite(text: str) -> float:
     return number
 
 
-def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of some tensors, in order of name."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def write_table(table: pa.Table, path: Path) -> None:
     """Write Parquet atomically, with a checksum on every page."""
     write_atomically(path, lambda to: pq.write_table(table, to, compression="zstd", write_page_checksum=True))
@@ -154,47 +140,3 @@ def read_table(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise IntegrityError(f"{path} is not a readable Parquet file ({said}); it was changed or cut short") from None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically; they are stored contiguous and on the CPU."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-    def save(temporary: Path) -> None:
-        try:
-            save_file(plain, temporary, metadata=metadata)
-        except SafetensorError as error:  # what a full disk looks like from here
-            raise OSError(f"cannot write {path}: {error}") from None
-
-    write_atomically(path, save)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: (tensors by name, its string metadata).
-
-    Raises:
-        IntegrityError: the file is missing, cut short or not safetensors.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})
-    except FileNotFoundError:
-        raise IntegrityError(f"{path} is missing; the folder is not complete") from None
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} is not a readable safetensors file ({error})") from None
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file of a model's weights, as `read_tensors`, and check that they can be weights.
-
-    Raises:
-        IntegrityError: as in `read_tensors`, or a tensor is not of real floating-point numbers, all finite.
-    """
-    tensors, metadata = read_tensors(path)
-    for name, value in tensors.items():
-        if value.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-            raise IntegrityError(f"{path}: tensor {name!r} is of type {value.dtype}; weights are real numbers of 16, "
-                                 "32 or 64 bits")  # fmt: skip
-        if not torch.isfinite(value).all():
-            raise IntegrityError(f"{path}: tensor {name!r} holds NaN or infinite values; train or export it again")
-    return tensors, metadata

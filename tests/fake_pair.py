@@ -10,8 +10,9 @@ from explain.attribution import Attribution
 from explain.backbone import BackboneCard
 from explain.data.base import Dataset, Rejected, Sample
 from explain.data.split import Split
-from explain.files import sha256_file, write_json, write_tensors
+from explain.files import sha256_file, write_json
 from explain.report.panels import ARMS, PanelsRecord, Plan, choose_panels, count_rules
+from explain.tensor_files import write_tensors
 from explain.training.course import Course
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe

@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from explain.errors import IntegrityError
-from explain.files import (
-    cache_folder,
-    flush_folder,
-    read_json,
-    read_tensors,
-    sha256_json,
-    write_atomically,
-    write_json,
-    write_tensors,
-)
+from explain.files import cache_folder, flush_folder, read_json, sha256_json, write_atomically, write_json
+from explain.tensor_files import read_tensors, write_tensors
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:

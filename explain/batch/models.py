@@ -9,8 +9,9 @@ import torch
 
 from explain.archive.job import MODEL_NAME, ModelFacts
 from explain.errors import InputError, IntegrityError
-from explain.files import sha256_json, sha256_tensors
+from explain.files import sha256_json
 from explain.model import TunedModel
+from explain.tensor_files import sha256_tensors
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 

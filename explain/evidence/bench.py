@@ -26,11 +26,12 @@ from explain.evidence.base import Measure, Row
 from explain.evidence.choice import Choice
 from explain.evidence.inside import block_features
 from explain.evidence.subject import Subject, on_grid
-from explain.files import read_table, read_tensors, sha256_file, sha256_json, write_table, write_tensors
+from explain.files import read_table, sha256_file, sha256_json, write_table
 from explain.methods.base import METHODS, Method
 from explain.metrics.controls import control_maps
 from explain.model import TunedModel
 from explain.passes import Passes
+from explain.tensor_files import read_tensors, write_tensors
 from explain.training.images import Progress
 from explain.training.run import Run
 from explain.tuning.base import tune

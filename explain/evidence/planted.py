@@ -38,12 +38,13 @@ from explain.errors import InputError, IntegrityError
 from explain.evidence.cues import CUES, Cue, CuedPictures, CueFacts, cue_facts, make_pictures
 from explain.evidence.occlusion import occlusion_losses
 from explain.evidence.subject import on_grid
-from explain.files import read_json, read_tensors, sha256_json, write_json, write_tensors
+from explain.files import read_json, sha256_json, write_json
 from explain.metrics.controls import CONTROL_LABELS, control_maps
 from explain.metrics.statistics import paired_difference
 from explain.passes import Passes
 from explain.provenance import library_versions
 from explain.record import Record
+from explain.tensor_files import read_tensors, write_tensors
 from explain.training.images import Images, Progress, quiet
 from explain.training.machine import Machine
 from explain.training.recipe import Arm, Recipe

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from explain.data.names import printable
 from explain.errors import InputError, IntegrityError, UnknownNameError
-from explain.files import read_weights, sha256_file, write_atomically, write_json
+from explain.files import sha256_file, write_atomically, write_json
 from explain.prompts.card import SAID, Card, card_of, check_weights
 from explain.prompts.history import Event, History, Version, change_history, read_history
 from explain.prompts.naming import (
@@ -41,6 +41,7 @@ from explain.prompts.stored import (
     read_predictions,
     write_predictions,
 )
+from explain.tensor_files import read_weights
 from explain.training.run import Run
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from explain.data.names import find_obeyed
 from explain.errors import IntegrityError
-from explain.files import parse_json, read_json, read_tensors, read_weights, sha256_file, write_tensors
+from explain.files import parse_json, read_json, sha256_file
 from explain.prompts.card import Card
 from explain.prompts.history import Version
+from explain.tensor_files import read_tensors, read_weights, write_tensors
 from explain.training.run import Predictions
 
 WEIGHTS, PREDICTIONS, CARD = "weights.safetensors", "predictions.safetensors", "card.json"

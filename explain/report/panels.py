@@ -26,11 +26,12 @@ from pydantic import ValidationError
 from explain.attribution import Attribution
 from explain.engine import DEFAULT_METHODS, attribute, open_image
 from explain.errors import InputError, IntegrityError
-from explain.files import read_json, read_tensors, sha256_file, write_json, write_tensors
+from explain.files import read_json, sha256_file, write_json
 from explain.methods.base import METHODS
 from explain.model import TunedModel
 from explain.record import Record
 from explain.render.heatmap import Scope, View, view_maps
+from explain.tensor_files import read_tensors, write_tensors
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 

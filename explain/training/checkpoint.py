@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from explain.errors import IntegrityError
-from explain.files import read_tensors, sha256_tensors, write_tensors
+from explain.tensor_files import read_tensors, sha256_tensors, write_tensors
 
 EPOCH_S = 5.0
 """Epochs that follow each other faster than this share a checkpoint."""

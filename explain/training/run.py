@@ -22,38 +22,18 @@ from explain.attribution import Array
 from explain.backbone import BackboneCard
 from explain.data.names import find_obeyed
 from explain.errors import IntegrityError
-from explain.files import parse_json, read_json, read_table, read_weights, sha256_file, write_table
+from explain.files import parse_json, read_json, read_table, sha256_file, write_table
 from explain.model import TunedModel
 from explain.record import Record
+from explain.tensor_files import read_weights
 from explain.training.course import Course
+from explain.training.epoch import Epoch as Epoch
 from explain.training.recipe import Recipe, Value
 from explain.training.trial import Trial as Trial
 from explain.training.trial import best_trial
 from explain.tuning.base import TUNINGS, tune
 
 HASHED = ("recipe.json", "history.jsonl", "weights.safetensors", "predictions.parquet")
-
-
-class Epoch(Record):
-    """One pass over the training images; accuracies are 0-1, losses are cross-entropy in nats.
-
-    Validation figures are None where there are no validation images left, test figures where none are watched, energy
-    where the machine does not tell. Gradient norms are of all trained parameters together, per step.
-    """
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    gradient_norm: float
-    gradient_norm_max: float
-    seconds: float
-    peak_mib: float
-    energy_j: float | None
 
 
 class TestResult(Record):

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from explain.attention import is_hooked
 from explain.backbone import InputTransform
 from explain.errors import InputError
-from explain.files import sha256_json, sha256_tensors
+from explain.files import sha256_json
 from explain.model import ROWS_READ, TunedModel
+from explain.tensor_files import sha256_tensors
 
 Flip = tuple[bool, bool]
 """Whether a picture is flipped (left-right, up-down)."""

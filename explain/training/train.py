@@ -19,10 +19,11 @@ from torch.nn.functional import cross_entropy
 
 from explain.data.base import Dataset, load_data
 from explain.errors import InputError, IntegrityError, NonFiniteError
-from explain.files import read_tensors, sha256_file, sha256_json, write_atomically, write_json, write_tensors
+from explain.files import sha256_file, sha256_json, write_atomically, write_json
 from explain.metrics.statistics import bootstrap_interval
 from explain.model import TunedModel
 from explain.provenance import library_versions
+from explain.tensor_files import read_tensors, write_tensors
 from explain.training.checkpoint import Checkpoint
 from explain.training.course import Course
 from explain.training.fit import Stems, accuracy, fit, predict

@@ -20,12 +20,12 @@ from explain.batch import images as listing
 from explain.batch import loading
 from explain.data.base import Dataset, Rejected, load_data
 from explain.errors import InputError, UnknownNameError
-from explain.files import sha256_tensors
 from explain.metrics.agreement import pearson
 from explain.metrics.complexity import gini
 from explain.metrics.localisation import mask_on_grid, relevance_mass
 from explain.metrics.patch_grid import patch_means
 from explain.model import TunedModel
+from explain.tensor_files import sha256_tensors
 from explain.training.pair import MatchedPair
 
 FP16, INT8 = 2.0**-11, 1 / 254

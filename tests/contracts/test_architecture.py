@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"explain.trace", "explain.prompted_block"},
     {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
-    {"explain.wheel"},
+    {"explain.wheel", "explain.tensor_files", "explain.backbone_card"},
     {
         "explain.files",
         "explain.record",

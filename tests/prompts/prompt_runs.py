@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from explain.files import sha256_file, write_json, write_tensors
+from explain.files import sha256_file, write_json
+from explain.tensor_files import write_tensors
 from explain.training.run import HASHED, Predictions, Run
 from explain.tuning.base import tune
 

@@ -19,12 +19,13 @@ from explain.data.base import Dataset, load_data
 from explain.data.decode import ImageRejected, decode
 from explain.engine import open_image
 from explain.errors import ExplainError, IntegrityError
-from explain.files import read_json, read_tensors, sha256_file, write_json
+from explain.files import read_json, sha256_file, write_json
 from explain.model import TunedModel
 from explain.prompts.hub import pull, push
 from explain.prompts.store import PromptStore
 from explain.prompts.stored import Stored
 from explain.report.panels import Panels
+from explain.tensor_files import read_tensors
 from explain.training.pair import MatchedPair
 from explain.training.run import HASHED, Run
 

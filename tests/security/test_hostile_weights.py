@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from explain.attribution import Attribution
 from explain.backbone import load_backbone, save_backbone
 from explain.errors import BackboneError, IntegrityError
-from explain.files import read_json, read_tensors, read_weights, sha256_file, write_json
+from explain.files import read_json, sha256_file, write_json
+from explain.tensor_files import read_tensors, read_weights
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 

@@ -13,7 +13,8 @@ from squares import TINY_RECIPE
 
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError
-from explain.files import read_json, read_tensors, write_tensors
+from explain.files import read_json
+from explain.tensor_files import read_tensors, write_tensors
 from explain.training.checkpoint import Checkpoint
 from explain.training.pair import MatchedPair
 from explain.training.train import train_pair

@@ -12,7 +12,8 @@ from explain.backbone import load_backbone
 from explain.console import trial_table
 from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError, MismatchedRunsError
-from explain.files import read_tensors, sha256_file
+from explain.files import sha256_file
+from explain.tensor_files import read_tensors
 from explain.training.fit import predict
 from explain.training.images import ImageStore, PixelSource
 from explain.training.machine import Machine

@@ -9,8 +9,8 @@ from torch import Tensor
 from tuned_cases import tuned
 
 from explain.errors import InputError, IntegrityError
-from explain.files import read_tensors, write_tensors
 from explain.model import TunedModel
+from explain.tensor_files import read_tensors, write_tensors
 from explain.tuning.base import tune
 
 PROMPTS, CLASSES = 3, 2
