@@ -32,7 +32,7 @@ def work_of(pair: MatchedPair, lang: str, scope: Scope, what: str) -> Work:
     """What the worker has to do for a report; `what` is the report in words."""
 
     def run(ticket: Ticket) -> Made:
-        from explain.report.pdf import draw_pages, write_report  # the typesetter and its fonts
+        from explain.report.write import draw_pages, write_report  # the typesetter and its fonts
 
         def tell(done: int, total: int, _: str) -> None:
             if ticket.cancelled():

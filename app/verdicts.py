@@ -17,7 +17,7 @@ from explain.render.evidence_plots import (
     status_key,
 )
 from explain.render.plots import arm_label
-from explain.report.evidence_part import Measured
+from explain.report.schema.measured import Measured
 
 STATUS_COLOURS = {"PASSED": "green", "FAILED": "red", "NOT TESTED": "gray"}
 STATUS_ICONS = {"PASSED": "check_circle", "FAILED": "cancel", "NOT TESTED": "help"}

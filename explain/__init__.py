@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from explain.model import TunedModel as TunedModel
     from explain.prompts.bank import PromptBank as PromptBank
     from explain.prompts.store import PromptStore as PromptStore
-    from explain.report.pdf import write_report as write_report
+    from explain.report.write import write_report as write_report
     from explain.training.pair import MatchedPair as MatchedPair
     from explain.training.pair import load_pair as load_pair
     from explain.training.recipe import Recipe as Recipe
@@ -63,7 +63,7 @@ _HOMES = {
     "train_study": "explain.training.study",
     "tune": "explain.tuning.base",
     "wrap": "explain.wrapping",
-    "write_report": "explain.report.pdf",
+    "write_report": "explain.report.write",
 }
 
 __all__ = sorted(_HOMES)

@@ -110,7 +110,7 @@ def report(
     lang: Lang = "en",
 ) -> None:
     """Write the audit report of a pair as a PDF (PDF/A-3a and PDF/UA-1)."""
-    from explain.report.pdf import write_report
+    from explain.report.write import write_report
 
     with progress_bars() as progress:
         written = write_report(

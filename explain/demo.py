@@ -6,7 +6,7 @@ from pathlib import Path
 from explain.data.base import load_data
 from explain.render.overview import write_overview
 from explain.report.panels import Panels, make_panels
-from explain.report.pdf import write_report
+from explain.report.write import write_report
 from explain.training.images import Progress
 from explain.training.machine import Machine
 from explain.training.pair import MatchedPair

@@ -11,7 +11,8 @@ from explain.evidence.planted import PlantedResult
 from explain.evidence.summary import Summary
 from explain.i18n import Translator
 from explain.render import evidence_plots as plots
-from explain.report.evidence_part import DESCRIPTION, ROBUSTNESS, Measured, Table, dissociation_of, measured_of
+from explain.report.parts.measured import DESCRIPTION, ROBUSTNESS, dissociation_of, measured_of
+from explain.report.schema.measured import Measured, Table
 
 ORDER = 50
 ICON = ":material/fact_check:"

@@ -11,9 +11,12 @@ from app.words import literal
 from explain.i18n import Translator, translate
 from explain.render.plots import PARTS, arm_label, recall_figure, reliability_figure
 from explain.render.training_plots import cost_figure, curves_figure, seeds_figure, trials_figure
-from explain.report.answers_part import Calibration, calibration_of, percent
-from explain.report.seeds_part import Seeds, seeds_of, sibling_pairs
-from explain.report.training_part import Training, same_budget, training_of
+from explain.report.parts.answers import calibration_of, percent
+from explain.report.parts.seeds import seeds_of, sibling_pairs
+from explain.report.parts.training import same_budget, training_of
+from explain.report.schema.answers import Calibration
+from explain.report.schema.seeds import Seeds
+from explain.report.schema.training import Training
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 

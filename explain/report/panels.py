@@ -30,7 +30,7 @@ from explain.files import read_json, sha256_file, write_json
 from explain.methods.base import METHODS
 from explain.model import TunedModel
 from explain.record import Record
-from explain.render.heatmap import Scope, View, view_maps
+from explain.render.heatmap import Scope, View, colour_bar, view_maps
 from explain.tensor_files import read_tensors, write_tensors
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
@@ -38,6 +38,9 @@ from explain.training.run import Run
 RULES = ("only_vpt_right", "only_ft_right", "both_wrong", "random")
 ARMS = ("vpt", "ft")
 JPEG_QUALITY = 88
+BARS, BAR_PX = ("positive", "signed"), (16, 256)
+"""Kinds of maps, as in `Method.picture`, and the size of the picture of a scale: height, width."""
+
 BATCH = 4
 """Images per call of the progress function."""
 
@@ -246,11 +249,18 @@ def view_panels(panels: Panels, *, scope: Scope = "map") -> dict[tuple[int, str,
 
 
 def draw_pictures(panels: Panels, *, scope: Scope = "map") -> dict[str, bytes]:
-    """Every picture of the panels as JPEG, by file name: `003.jpg` is an input, `003.vpt.grad_cam.jpg` a map."""
-    pictures = {picture_file(index): encode_jpeg(image) for index, image in enumerate(panels.inputs)}
+    """Every picture of a report as JPEG, by file name: `003.jpg` is an input, `003.vpt.grad_cam.jpg` a map,
+    `bar.signed.jpg` the colour scale of signed maps."""
+    pictures = {bar_file(kind): encode_jpeg(colour_bar(signed=kind == "signed", size=BAR_PX)) for kind in BARS}
+    pictures |= {picture_file(index): encode_jpeg(image) for index, image in enumerate(panels.inputs)}
     for (index, arm, name), view in view_panels(panels, scope=scope).items():
         pictures[picture_file(index, arm, name)] = encode_jpeg(view.draw(panels.inputs[index]))
     return pictures
+
+
+def bar_file(kind: str) -> str:
+    """File name of the colour scale of a kind of map, "positive" or "signed"."""
+    return f"bar.{kind}.jpg"
 
 
 def picture_file(index: int, *parts: str) -> str:

@@ -16,7 +16,7 @@ from app.making import Made
 from app.views.report import verify_commands
 from app.worker import Ticket
 from explain.errors import Cancelled
-from explain.report.pdf import write_report
+from explain.report.write import write_report
 from explain.training.pair import MatchedPair
 
 PATIENCE_S = 120

@@ -23,6 +23,7 @@ FLOORS: list[set[str]] = [
     {"explain.evidence", "explain.batch"},
     {"explain.metrics", "explain.decision"},
     {"explain.engine", "explain.training"},
+    {"explain.criteria"},
     {"explain.archive", "explain.reviews"},
     {"explain.methods", "explain.tuning", "explain.data"},
     {"explain.wrapping"},

@@ -12,17 +12,12 @@ from explain.errors import InputError
 from explain.i18n import translate
 from explain.metrics.calibration import expected_calibration_error
 from explain.metrics.statistics import Difference, mcnemar, paired_seeds, two_way_bootstrap, wilson_interval
-from explain.report.content import (
-    NOT_EVALUATED,
-    PLACES,
-    Evidence,
-    evidence_id,
-    gather,
-    place_of_peak,
-)
+from explain.report.content import NOT_EVALUATED, gather
 from explain.report.panels import Panels, draw_pictures
-from explain.report.seeds_part import seeds_of, sibling_pairs
-from explain.report.training_part import same_budget, training_of
+from explain.report.parts.panels import PLACES, place_of_peak
+from explain.report.parts.seeds import seeds_of, sibling_pairs
+from explain.report.parts.training import same_budget, training_of
+from explain.report.schema.evidence import Evidence, evidence_id
 from explain.training.pair import MATCHED_FIELDS, MatchedField, MatchedPair
 
 
@@ -196,7 +191,7 @@ def test_seeds_that_agree_on_images_that_do_not_are_a_tie(
     study: list[MatchedPair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide = Difference(-0.1, -0.3, 0.1)
-    monkeypatch.setattr("explain.report.seeds_part.two_way_bootstrap", lambda a, b, **options: wide)
+    monkeypatch.setattr("explain.report.parts.seeds.two_way_bootstrap", lambda a, b, **options: wide)
     seeds = seeds_of(study, {name: name for name in study[0].runs}, translate("en"))
     assert seeds is not None and seeds.tie and seeds.high < 0
     assert "other test images could still turn the result round: a tie" in seeds.statement
@@ -206,7 +201,7 @@ def test_a_field_set_apart_by_a_protocol_is_no_mismatch_and_is_marked(
     fake_pair: MatchedPair, fake_panels: Panels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apart = MatchedField("batch size", {"vpt": "5", "ft": "64"}, set_apart=True)
-    monkeypatch.setattr("explain.report.content.compare_runs", lambda runs: [apart])
+    monkeypatch.setattr("explain.report.parts.models.compare_runs", lambda runs: [apart])
     evidence = gather(fake_pair, fake_panels, "en")
     assert evidence.is_matched and evidence.matched[0].set_apart and not evidence.matched[0].equal
 

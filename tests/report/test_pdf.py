@@ -15,10 +15,11 @@ from fake_pair import make_fake_pair
 from explain.attribution import Attribution
 from explain.errors import ExplainError, InputError, IntegrityError, UnknownNameError
 from explain.files import write_json
-from explain.report import pdf
-from explain.report.content import Evidence, evidence_id, gather
+from explain.report import pdf, write
+from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import MISSING, printable, render_pdf, write_report
+from explain.report.schema.evidence import Evidence, evidence_id
 from explain.training.pair import MATCHED_FIELDS, MatchedPair
 
 HOSTILE = (
@@ -239,7 +240,7 @@ def test_seeds_are_printed_with_their_verdict(tmp_path: Path) -> None:
     assert seeds.both_low is not None and seeds.both_high is not None
     assert f"drawn again together: {percent(seeds.both_low)} to {percent(seeds.both_high)} points" in text
     write_json(tmp_path / "study.json", {"seeds": [2, 0, 1], "arms": list(pairs[0].runs)})
-    assert pdf._open(tmp_path).vpt.manifest.seed == 2  # a study stands for its first seed
+    assert write._open(tmp_path).vpt.manifest.seed == 2  # a study stands for its first seed
 
 
 def test_what_was_not_recorded_is_said_and_not_drawn(evidence: Evidence, jpegs: dict[str, bytes]) -> None:

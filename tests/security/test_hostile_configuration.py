@@ -9,7 +9,7 @@ import pytest
 
 from explain.errors import InputError, IntegrityError
 from explain.files import write_json
-from explain.report.pdf import write_report
+from explain.report.write import write_report
 from explain.training.recipe import Recipe
 from explain.training.study import Study
 

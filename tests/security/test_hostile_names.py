@@ -23,9 +23,10 @@ from explain.errors import InputError, IntegrityError
 from explain.files import read_json, read_table, sha256_file, write_json, write_table
 from explain.prompts.hub import pull, push
 from explain.prompts.store import PromptStore
-from explain.report.content import Evidence, evidence_id, gather
+from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import printable, render_pdf, write_report
+from explain.report.schema.evidence import Evidence, evidence_id
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 

@@ -41,7 +41,7 @@ from explain.backbone import list_backbones, load_backbone
 from explain.data.base import load_data
 from explain.prompts.bank import PromptBank
 from explain.prompts.store import PromptStore
-from explain.report.pdf import write_report
+from explain.report.write import write_report
 from explain.training.run import Run
 
 torch.set_num_threads(1)

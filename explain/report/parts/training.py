@@ -1,57 +1,10 @@
 """How training went, for the evidence: every trial, every epoch, what the curves say, and what it cost."""
 
 from explain.i18n import Translator
-from explain.record import Record
+from explain.report.schema.training import Training, Trial
 from explain.training import run as training
 from explain.training.overfitting import describe, judge_overfitting, watched_part
 from explain.training.run import Epoch, Run
-
-
-class Trial(Record):
-    """One point of the search; accuracy 0-1. One of an arm's trials is the chosen one."""
-
-    learning_rate: float
-    weight_decay: float
-    options: dict[str, str]
-    epochs: int
-    steps: int
-    val_accuracy: float
-    val_loss: float | None
-    seconds: float
-    chosen: bool
-
-
-class Training(Record):
-    """One arm's search and final training.
-
-    Args:
-        trials, trial_steps: of the search.
-        steps: of the final training.
-        epochs: its history, as recorded.
-        watched: part whose curve tells of overfitting, "test" or "val"; None when no images were held out.
-        accuracy_gap, loss_gap: after the last epoch, training - watched accuracy (0-1) and watched - training loss.
-        turning_epoch: where the watched loss turned; None when it never did.
-        sentence: what the curves say, in the report's language.
-        gradient_norm, gradient_norm_max: mean and largest over all steps.
-        seconds, peak_mib, energy_j: of the final training; energy is None where the machine does not tell.
-        search_seconds: of all trials.
-    """
-
-    trials: tuple[Trial, ...]
-    trial_steps: int
-    steps: int
-    epochs: tuple[Epoch, ...]
-    watched: str | None
-    accuracy_gap: float | None
-    loss_gap: float | None
-    turning_epoch: int | None
-    sentence: str
-    gradient_norm: float
-    gradient_norm_max: float
-    seconds: float
-    peak_mib: float
-    energy_j: float | None
-    search_seconds: float
 
 
 def training_of(run: Run, t: Translator) -> Training:

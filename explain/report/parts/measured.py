@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from explain.evidence.planted import PlantedResult, Trust
-from explain.evidence.summary import LEAST_CEILING, Agreement, Block, Contrast, Estimate, ModelFacts, Summary
+from explain.evidence.summary import LEAST_CEILING, Agreement, Block, Contrast, Estimate, Summary
 from explain.i18n import Translator
-from explain.record import Record
 from explain.render.evidence_plots import (
     CASCADES,
     block_dash,
@@ -23,6 +22,19 @@ from explain.render.evidence_plots import (
     status_key,
 )
 from explain.render.plots import arm_label
+from explain.report.schema.measured import (
+    AgreementLine,
+    ContrastLine,
+    Curve,
+    Dissociation,
+    Head,
+    Line,
+    Measured,
+    Panel,
+    ReasonsLine,
+    Table,
+    TrustLine,
+)
 
 FAITHFULNESS = ("gain", "insertion", "deletion", "road_combined", "infidelity", "completeness_gap")
 ROBUSTNESS = ("drift_brightness", "drift_blur", "drift_shift", "drift_jpeg", "max_sensitivity")
@@ -32,143 +44,6 @@ UNPRINTED = ("road_morf", "road_lerf", "score_difference", "ig_nodes", "area_sha
 """Metrics of maps without a column of their own here; the attached evidence has them."""
 
 MOST_COLUMNS, MOST_CONTRASTS = 6, 24
-
-COMMANDS = {"faithfulness": "explain evaluate RUN", "agreement": "explain evaluate RUN",
-            "robustness": "explain evaluate RUN", "planted": "explain planted RUN"}  # fmt: skip
-"""What makes the parts of an audit that are missing."""
-
-
-class Head(Record):
-    """A column: what it measures, which direction is better, what chance gives, in words."""
-
-    label: str
-    note: str
-
-
-class Line(Record):
-    """One method of one model: a number per column, None where it was not measured.
-
-    Args:
-        note: what to know about the method: a control, or class-agnostic.
-        missing: why some images have no number, in words; empty when all have one.
-    """
-
-    model: str
-    model_label: str
-    label: str
-    note: str
-    values: tuple[Estimate | None, ...]
-    missing: str
-
-
-class Table(Record):
-    """Numbers of methods and controls under one question."""
-
-    name: str
-    title: str
-    lead: str
-    heads: tuple[Head, ...]
-    lines: tuple[Line, ...]
-
-
-class ContrastLine(Record):
-    """A difference of two arms; `p` is corrected unless `primary`, `named` when the verdict names an arm."""
-
-    label: str
-    metric: str
-    primary: bool
-    difference: Estimate
-    p: float | None
-    detectable: float | None
-    verdict: str
-    named: bool
-
-
-class AgreementLine(Record):
-    """Likeness of two arms' maps beside its ceilings and its floor; `reproducible` False where there is no verdict."""
-
-    label: str
-    metric: str
-    first: str
-    second: str
-    between: Estimate
-    ceilings: tuple[Estimate | None, Estimate | None]
-    floor: Estimate
-    ratio: float | None
-    state: str
-    reproducible: bool
-
-
-class ReasonsLine(Record):
-    """Counts: same answer with alike and with unlike maps, different answer likewise."""
-
-    label: str
-    threshold: float | None
-    counts: tuple[int, int, int, int]
-
-
-class Curve(Record):
-    """One model over the blocks, counted from 1: (block, mean) in order."""
-
-    model: str
-    label: str
-    dash: str
-    points: tuple[tuple[int, float], ...]
-
-
-class Panel(Record):
-    """A small figure: a metric over the blocks, and its description."""
-
-    label: str
-    curves: tuple[Curve, ...]
-    alt: str
-
-
-class Measured(Record):
-    """An evaluation as the page prints it.
-
-    Args:
-        paragraphs: what was measured, in sentences.
-        contrasts: the declared one first, then those that name an arm; `contrasts_more` are only in the evidence.
-        contrasts_named: how many name an arm, in words.
-        agreement_lead: how to read the agreement, with the least ceiling.
-    """
-
-    paragraphs: tuple[str, ...]
-    models: tuple[ModelFacts, ...]
-    labels: dict[str, str]
-    tables: tuple[Table, ...]
-    contrasts: tuple[ContrastLine, ...]
-    contrasts_more: int
-    contrasts_named: str
-    agreements: tuple[AgreementLine, ...]
-    agreement_lead: str
-    reasons: tuple[ReasonsLine, ...]
-    panels: tuple[Panel, ...]
-
-
-class TrustLine(Record):
-    """One method under the planted cues; the gate is a line of its own, without a label of a method."""
-
-    arm: str
-    arm_label: str
-    label: str
-    control: bool
-    share_a: float | None
-    share_b: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    images: int
-    status: str
-    status_label: str
-
-
-class Dissociation(Record):
-    """The planted-cue test as the page prints it: gates first."""
-
-    facts: str
-    lines: tuple[TrustLine, ...]
 
 
 def still_missing(names: Iterable[str], measured: Summary | None, planted: PlantedResult | None) -> tuple[str, ...]:

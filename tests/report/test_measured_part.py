@@ -12,17 +12,17 @@ from explain.errors import IntegrityError
 from explain.evidence.summary import Contrast, Estimate
 from explain.files import read_json, sha256_file, write_json
 from explain.i18n import translate
-from explain.report.content import NOT_EVALUATED, Evidence, evidence_id, gather
-from explain.report.evidence_part import (
-    COMMANDS,
+from explain.report.content import NOT_EVALUATED, gather
+from explain.report.panels import Panels, draw_pictures
+from explain.report.parts.measured import (
     MOST_CONTRASTS,
     dissociation_of,
     measured_of,
     still_missing,
     verdict_label,
 )
-from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import render_pdf
+from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
 from explain.training.pair import MatchedPair
 
 T = translate("en")
