@@ -41,6 +41,9 @@ JPEG_QUALITY = 88
 BARS, BAR_PX = ("positive", "signed"), (16, 256)
 """Kinds of maps, as in `Method.picture`, and the size of the picture of a scale: height, width."""
 
+PER_RULE = 2
+"""Images that each rule chooses where nobody says how many."""
+
 BATCH = 4
 """Images per call of the progress function."""
 
@@ -103,7 +106,7 @@ def match_rules(pair: MatchedPair) -> dict[str, list[str]]:
     return {rule: sorted(ids[mask]) for rule, mask in masks.items()}
 
 
-def choose_panels(pair: MatchedPair, *, per_rule: int = 2, seed: int = 0) -> list[Panel]:
+def choose_panels(pair: MatchedPair, *, per_rule: int = PER_RULE, seed: int = 0) -> list[Panel]:
     """The images to show: up to `per_rule` of each rule, drawn without replacement, in the order of `RULES`.
 
     "random" draws from the images that no other rule has taken.
@@ -185,20 +188,27 @@ class Panels:
         return np.asarray(tensors["pixels"].numpy())
 
 
-def finished_panels(pair: MatchedPair) -> Panels | None:
-    """The panels in the pair's folder when they are whole and were made with these very weights."""
+def finished_panels(pair: MatchedPair, per_rule: int | None = None) -> Panels | None:
+    """The panels in the pair's folder when they are whole and were made with these very weights, by these rules.
+
+    Args:
+        pair: the two runs.
+        per_rule: images that each rule may choose; None for however many.
+    """
     if not (pair.path / "maps" / "panels.json").is_file():
         return None
     panels = Panels.load(pair.path)
     current = {arm: pair.runs[arm].manifest.weights_sha256 for arm in panels.record.plan.weights}
-    return panels if panels.record.plan.weights == current else None
+    plan = panels.record.plan
+    asked = plan.weights == current and set(panels.record.matched) == set(RULES) and per_rule in (None, plan.per_rule)
+    return panels if asked else None
 
 
 def make_panels(
     pair: MatchedPair,
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
-    per_rule: int = 2,
+    per_rule: int = PER_RULE,
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,

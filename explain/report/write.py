@@ -4,12 +4,14 @@ from pathlib import Path
 
 import torch
 
+from explain.criteria import Declaration
 from explain.errors import InputError
 from explain.files import write_atomically
 from explain.i18n import translate
 from explain.render.heatmap import Scope
+from explain.report.audit import Audit
 from explain.report.content import gather
-from explain.report.panels import Panels, Progress, draw_pictures, finished_panels, make_panels
+from explain.report.panels import PER_RULE, Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.report.pdf import render_pages, render_pdf
 from explain.report.schema.evidence import Evidence
 from explain.training.pair import MatchedPair
@@ -23,6 +25,10 @@ def write_report(
     out: str | Path = "report.pdf",
     lang: str = "en",
     *,
+    brief: bool = False,
+    criteria: str | Path | None = None,
+    audit: str | Path | None = None,
+    per_rule: int | None = None,
     panels: Panels | None = None,
     scope: Scope = "map",
     progress: Progress | None = None,
@@ -35,6 +41,11 @@ def write_report(
             study tells of all of them.
         out: the PDF; appears whole or not at all.
         lang: "en" or "ja".
+        brief: two pages instead of all sections.
+        criteria: YAML file of criteria for a pair that was trained without; they come late and are marked so. A
+            pair's own need no naming.
+        audit: YAML file of what people state; None takes `audit.yaml` of the pair's folder, where there is one.
+        per_rule: images that each rule may choose; None for those whose maps are there, or two.
         panels: maps to show; None takes those in the pair's folder, or makes them.
         scope: what shares a colour scale: each "map", the maps of one "sample", or all of the "dataset".
         progress, device: of making the maps, as in `make_panels`.
@@ -43,13 +54,16 @@ def write_report(
         The path written.
 
     Raises:
-        InputError: not a pair, or `out` does not end in .pdf.
+        InputError: not a pair, `out` does not end in .pdf, or a YAML file that cannot be used.
         IntegrityError: the folder is not a finished pair, or its files changed.
     """
     target = Path(out)
     if target.suffix.lower() != ".pdf":
         raise InputError(f"expected a file name that ends in .pdf, got {str(out)!r}")
-    content = render_pdf(*_material(run_or_pair, lang, panels, scope, progress, device))
+    content = render_pdf(*collect(
+        run_or_pair, lang, brief=brief, criteria=criteria, audit=audit, per_rule=per_rule, panels=panels, scope=scope,
+        progress=progress, device=device,
+    ))  # fmt: skip
     write_atomically(target, lambda temporary: temporary.write_bytes(content))
     return target
 
@@ -58,6 +72,10 @@ def draw_pages(
     run_or_pair: MatchedPair | str | Path,
     lang: str = "en",
     *,
+    brief: bool = False,
+    criteria: str | Path | None = None,
+    audit: str | Path | None = None,
+    per_rule: int | None = None,
     panels: Panels | None = None,
     scope: Scope = "map",
     ppi: float = PAGE_PPI,
@@ -67,31 +85,67 @@ def draw_pages(
     """The pages that `write_report` writes, as pictures to look at before anything is written.
 
     Args:
-        run_or_pair, lang, panels, scope, progress, device: as in `write_report`.
+        run_or_pair, lang, brief, criteria, audit, per_rule, panels, scope, progress, device: as in `write_report`.
         ppi: pixels per inch of a page of 8.3 by 11.7 inches.
 
     Returns:
         PNG bytes, page by page.
 
     Raises:
-        InputError: not a pair.
+        InputError, IntegrityError: as `write_report` does.
+    """
+    evidence, pictures = collect(
+        run_or_pair, lang, brief=brief, criteria=criteria, audit=audit, per_rule=per_rule, panels=panels, scope=scope,
+        progress=progress, device=device,
+    )  # fmt: skip
+    return render_pages(evidence, pictures, ppi=ppi)
+
+
+def collect(
+    run_or_pair: MatchedPair | str | Path,
+    lang: str = "en",
+    *,
+    brief: bool = False,
+    criteria: str | Path | None = None,
+    audit: str | Path | None = None,
+    per_rule: int | None = None,
+    panels: Panels | None = None,
+    scope: Scope = "map",
+    progress: Progress | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[Evidence, dict[str, bytes]]:
+    """What a report is made of: the evidence, and its pictures by file name; maps that are not there are computed.
+
+    Args:
+        run_or_pair, lang, brief, criteria, audit, per_rule, panels, scope, progress, device: as in `write_report`.
+
+    Raises:
+        InputError, IntegrityError: as `write_report` does.
+    """
+    translate(lang)  # an unknown language is an error before any map is computed
+    pair = open_pair(run_or_pair)
+    declaration, before = _declaration(pair, criteria)
+    stated = _audit(pair, audit)
+    if panels is None:
+        panels = finished_panels(pair, per_rule)
+    if panels is None:
+        count = PER_RULE if per_rule is None else per_rule
+        panels = make_panels(pair, per_rule=count, progress=progress, device=device)
+    pictures = draw_pictures(panels, scope=scope)
+    evidence = gather(
+        pair, panels, lang, length="brief" if brief else "full", scope=scope, declaration=declaration, before=before,
+        audit=stated, pictures=pictures,
+    )  # fmt: skip
+    return evidence, pictures
+
+
+def open_pair(run_or_pair: MatchedPair | str | Path) -> MatchedPair:
+    """The pair that a report is about: the given one, that of a folder, or the first seed of a study.
+
+    Raises:
+        InputError: something else, or the folder of a single run.
         IntegrityError: the folder is not a finished pair, or its files changed.
     """
-    return render_pages(*_material(run_or_pair, lang, panels, scope, progress, device), ppi=ppi)
-
-
-def _material(
-    run_or_pair: object, lang: str, panels: Panels | None, scope: Scope, progress: Progress | None,
-    device: str | torch.device | None,
-) -> tuple[Evidence, dict[str, bytes]]:  # fmt: skip
-    """What a report is made of; maps that are not there are computed."""
-    translate(lang)  # an unknown language is an error before any map is computed
-    pair = _open(run_or_pair)
-    panels = panels or finished_panels(pair) or make_panels(pair, progress=progress, device=device)
-    return gather(pair, panels, lang, scope=scope), draw_pictures(panels, scope=scope)
-
-
-def _open(run_or_pair: object) -> MatchedPair:
     if isinstance(run_or_pair, MatchedPair):
         return run_or_pair
     if not isinstance(run_or_pair, str | Path):
@@ -103,3 +157,13 @@ def _open(run_or_pair: object) -> MatchedPair:
     if (folder / "study.json").is_file():
         folder = seed_folder(folder, StudyRecord.read(folder).seeds[0])
     return MatchedPair.load(folder)
+
+
+def _declaration(pair: MatchedPair, criteria: str | Path | None) -> tuple[Declaration | None, bool]:
+    """The criteria, and whether they were declared before the training."""
+    return None, False
+
+
+def _audit(pair: MatchedPair, audit: str | Path | None) -> Audit | None:
+    """What people state."""
+    return None

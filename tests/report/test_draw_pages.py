@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from explain.errors import InputError, UnknownNameError
-from explain.report.pdf import PAGE_PPI, draw_pages, write_report
+from explain.report.write import PAGE_PPI, draw_pages, write_report
 from explain.training.pair import MatchedPair
 
 

@@ -25,7 +25,8 @@ from explain.prompts.hub import pull, push
 from explain.prompts.store import PromptStore
 from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
-from explain.report.pdf import printable, render_pdf, write_report
+from explain.report.pdf import printable, render_pdf
+from explain.report.write import write_report
 from explain.report.schema.evidence import Evidence, evidence_id
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
