@@ -1,7 +1,6 @@
 """Making the report: in the worker, with what the page needs to show and to hand out."""
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +8,27 @@ from app.worker import Key, Ticket, Work
 from explain.errors import Cancelled
 from explain.evidence.found import evidence_file, planted_file
 from explain.files import write_atomically
-from explain.render.heatmap import Scope
+from explain.render.heatmap import SCOPES, Scope
+from explain.report.panels import PER_RULE
+from explain.reviews import FILE as REVIEWS
 from explain.training.pair import MatchedPair
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a reader wants of a report.
+
+    Args:
+        lang: "en" or "ja".
+        brief: two pages instead of all sections.
+        per_rule: images that each rule chooses.
+        scope: what shares a colour scale.
+    """
+
+    lang: str = "en"
+    brief: bool = False
+    per_rule: int = PER_RULE
+    scope: Scope = SCOPES[0]
 
 
 @dataclass(frozen=True)
@@ -21,38 +39,50 @@ class Made:
         pdf: the file's bytes.
         sha256: of them.
         pages: every page as PNG.
+        decision: the final decision in words.
+        met, criteria: how many criteria are met, of how many.
     """
 
     pdf: bytes
     sha256: str
     pages: tuple[bytes, ...]
+    decision: str = ""
+    met: int = 0
+    criteria: int = 0
 
 
-def work_of(pair: MatchedPair, lang: str, scope: Scope, what: str) -> Work:
+def work_of(pair: MatchedPair, choice: Choice, what: str) -> Work:
     """What the worker has to do for a report; `what` is the report in words."""
 
     def run(ticket: Ticket) -> Made:
-        from explain.report.write import draw_pages, write_report  # the typesetter and its fonts
+        from explain.report.pdf import render_pages, render_pdf  # the typesetter and its fonts
+        from explain.report.write import PAGE_PPI, collect
 
         def tell(done: int, total: int, _: str) -> None:
             if ticket.cancelled():
                 raise Cancelled("the report was stopped; maps that are finished are kept")
             ticket.say(done, total)
 
-        with tempfile.TemporaryDirectory(prefix="explain-viewer-") as folder:
-            pdf = write_report(pair, Path(folder) / "report.pdf", lang, scope=scope, progress=tell).read_bytes()
+        evidence, pictures = collect(pair, choice.lang, brief=choice.brief, per_rule=choice.per_rule,
+                                     scope=choice.scope, progress=tell)  # fmt: skip
         tell(1, 1, what)
-        return Made(pdf, hashlib.sha256(pdf).hexdigest(), tuple(draw_pages(pair, lang, scope=scope)))
+        pdf = render_pdf(evidence, pictures)
+        judged = evidence.decision.judged
+        return Made(
+            pdf, hashlib.sha256(pdf).hexdigest(), tuple(render_pages(evidence, pictures, ppi=PAGE_PPI)),
+            evidence.decision.final_label, sum(one.status == "pass" for one in judged), len(judged),
+        )  # fmt: skip
 
-    return Work(key_of(pair, lang, scope), what, run)
+    return Work(key_of(pair, choice), what, run)
 
 
-def key_of(pair: MatchedPair, lang: str, scope: Scope) -> Key:
-    """What a report is known by: the trained weights, what was measured of them, and the choices."""
-    measured = [(str(file), file.stat().st_mtime_ns)
-                for file in (evidence_file(pair), planted_file(pair)) if file is not None]  # fmt: skip
+def key_of(pair: MatchedPair, choice: Choice) -> Key:
+    """What a report is known by: the trained weights, what was measured, said and reviewed, and the choices."""
+    said = [pair.path / name for name in ("criteria.yaml", "audit.yaml", REVIEWS)]
+    files = [file for file in (evidence_file(pair), planted_file(pair), *said) if file is not None and file.is_file()]
+    dated = tuple((str(file), file.stat().st_mtime_ns) for file in files)
     identities = tuple(run.manifest.identity for run in pair.runs.values())
-    return ("report", str(pair.path), identities, tuple(measured), lang, scope)
+    return ("report", str(pair.path), identities, dated, choice)
 
 
 def place_of(made: Made, folder: Path) -> Path:

@@ -1,24 +1,27 @@
 """Report: make the audit report, look at its pages, take it away with its hash."""
 
 import shlex
+from pathlib import Path
 from typing import cast
 
 import streamlit as st
 
 from app import making, state, widgets, worker
-from app.making import Made
+from app.making import Choice, Made
 from app.opening import Opened
 from app.words import literal
 from explain.errors import ExplainError
 from explain.evidence.found import evidence_file, planted_file
 from explain.i18n import LANGUAGES, Translator
 from explain.render.heatmap import SCOPES, Scope
+from explain.report.panels import PER_RULE
 from explain.training.pair import MatchedPair
 
 ORDER = 100
 ICON = ":material/picture_as_pdf:"
 
-REPORT_LANG, SCOPE = "report_lang", "report_scope"
+REPORT_LANG, SCOPE, BRIEF, IMAGES = "report_lang", "report_scope", "report_brief", "report_images"
+MOST_IMAGES = 20
 ASKED = "_report"  # session key: of the report that this browser wants
 ROW = 4
 READING_PX = 860
@@ -33,24 +36,28 @@ def show() -> None:
     with st.container(width=READING_PX):
         st.markdown(t("viewer.report.lead"))
         st.caption(t("viewer.report.images"))
-    lang, scope = choose(t)
+    choice = choose(t)
     widgets.show_notes(t)
     show_missing_parts(t, pair)
-    made = make(t, pair, lang, scope)
+    made = make(t, pair, choice)
     if made is not None:
-        show_made(t, opened, made, lang, scope)
+        show_made(t, opened, made)
 
 
-def choose(t: Translator) -> tuple[str, Scope]:
-    """Language and colour scale."""
+def choose(t: Translator) -> Choice:
+    """Language, length, images and colour scale."""
     lang = state.choose(REPORT_LANG, LANGUAGES, t.lang)
+    brief = state.choose_flag(BRIEF)
+    per_rule = int(state.choose_number(IMAGES, 1, MOST_IMAGES, PER_RULE))
     scope = cast(Scope, state.choose(SCOPE, SCOPES, SCOPES[0]))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(t("viewer.report.lang"), LANGUAGES, key=REPORT_LANG, width=220,
                      format_func=widgets.LANGUAGE_NAMES.__getitem__)  # fmt: skip
         st.selectbox(t("viewer.report.scope"), SCOPES, key=SCOPE, width=280,
                      format_func=lambda name: t(f"term.scope.{name}"))  # fmt: skip
-    return lang, scope
+        st.number_input(t("viewer.report.per_rule"), 1, MOST_IMAGES, key=IMAGES, width=200)
+        st.toggle(t("viewer.report.brief"), key=BRIEF, width="content")
+    return Choice(lang, brief, per_rule, scope)
 
 
 def show_missing_parts(t: Translator, pair: MatchedPair) -> None:
@@ -67,9 +74,9 @@ def show_missing_parts(t: Translator, pair: MatchedPair) -> None:
                               for part, command in missing.items()))  # fmt: skip
 
 
-def make(t: Translator, pair: MatchedPair, lang: str, scope: Scope) -> Made | None:
+def make(t: Translator, pair: MatchedPair, choice: Choice) -> Made | None:
     """The report when it is there; else a way to have it made, and how far that is."""
-    work = making.work_of(pair, lang, scope, t("viewer.report.making"))
+    work = making.work_of(pair, choice, t("viewer.report.making"))
     found = worker.the_worker().result(work.key)
     if isinstance(found, Made):
         return found
@@ -91,7 +98,7 @@ def make(t: Translator, pair: MatchedPair, lang: str, scope: Scope) -> Made | No
     return None
 
 
-def show_made(t: Translator, opened: Opened, made: Made, lang: str, scope: Scope) -> None:
+def show_made(t: Translator, opened: Opened, made: Made) -> None:
     """The file to take away, its hash, how to verify it, and its pages."""
     assert opened.pair is not None and opened.folder is not None
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -104,6 +111,7 @@ def show_made(t: Translator, opened: Opened, made: Made, lang: str, scope: Scope
     kept = st.session_state.get(ASKED + made.sha256)
     if kept is not None:
         st.success(t("viewer.report.kept", file=literal(kept)), icon=":material/check_circle:")
+    st.markdown(t("viewer.report.decision", decision=literal(made.decision), met=made.met, count=made.criteria))
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(f"**{t('viewer.report.hash')}**")
@@ -111,7 +119,7 @@ def show_made(t: Translator, opened: Opened, made: Made, lang: str, scope: Scope
         st.caption(t("viewer.report.hash_help"))
     with right:
         st.markdown(f"**{t('viewer.report.verify')}**")
-        st.code(verify_commands(str(opened.pair.path), lang, scope), language=None)
+        st.code(verify_command(str(opened.pair.path), making.place_of(made, opened.folder)), language=None)
         st.caption(t("viewer.report.verify_help"))
     show_pages(t, made)
 
@@ -126,13 +134,9 @@ def show_pages(t: Translator, made: Made) -> None:
                 st.image(made.pages[number], words, width="stretch", alt=words)
 
 
-def verify_commands(run: str, lang: str, scope: Scope) -> str:
-    """What makes the same file again, and its hash."""
-    again = f"explain report {shlex.quote(run)} --lang {lang} --out again.pdf"
-    if scope != SCOPES[0]:  # the command draws each map on its own scale
-        program = f"import explain; explain.write_report({run!r}, 'again.pdf', {lang!r}, scope={scope!r})"
-        again = f"python -c {shlex.quote(program)}"
-    return f"{again}\nsha256sum again.pdf"
+def verify_command(run: str, file: Path) -> str:
+    """What shows that a file is the report on a run and was not changed."""
+    return f"explain verify {shlex.quote(str(file))} --run {shlex.quote(run)}"
 
 
 if __name__ == "__main__":

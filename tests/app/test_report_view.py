@@ -12,12 +12,13 @@ from streamlit.testing.v1 import AppTest
 from viewer_app import start, texts
 
 from app import making
-from app.making import Made
-from app.views.report import verify_commands
+from app.making import Choice, Made
+from app.views.report import verify_command
 from app.worker import Ticket
 from explain.errors import Cancelled
 from explain.report.write import write_report
-from explain.training.pair import MatchedPair
+from explain.reviews import Reviews, write_review
+from explain.training.pair import MatchedPair, load_pair
 
 PATIENCE_S = 120
 
@@ -77,17 +78,23 @@ def test_making_stops_when_nobody_wants_it(fake_pair: MatchedPair) -> None:
     ticket = Ticket()
     ticket.stopped.set()
     with pytest.raises(Cancelled):
-        making.work_of(fake_pair, "en", "map", "a report").run(ticket)
+        making.work_of(fake_pair, Choice(), "a report").run(ticket)
 
 
-def test_language_and_scale_are_part_of_what_a_report_is(fake_pair: MatchedPair) -> None:
-    keys = {making.key_of(fake_pair, lang, scope) for lang in ("en", "ja") for scope in ("map", "sample")}
-    assert len(keys) == 4
+def test_every_choice_and_whatever_people_said_is_part_of_what_a_report_is(folder: Path) -> None:
+    pair = load_pair(folder)
+    choices = [Choice(lang, brief, per_rule, scope) for lang in ("en", "ja") for brief in (False, True)
+               for per_rule in (1, 2) for scope in ("map", "sample")]  # fmt: skip
+    assert len({making.key_of(pair, choice) for choice in choices}) == 16
+    before = making.key_of(pair, Choice())
+    write_review(Reviews(folder), pair.test.samples[0].id, sha256=None, models={}, verdict="unclear")
+    assert making.key_of(pair, Choice()) != before
 
 
-def test_the_commands_that_verify_name_run_language_and_scale() -> None:
-    assert verify_commands("runs/a b", "ja", "map").startswith("explain report 'runs/a b' --lang ja --out again.pdf\n")
-    assert "scope=" in verify_commands("runs/a", "en", "sample")
+def test_the_command_that_verifies_names_file_and_run() -> None:
+    assert verify_command("runs/a b", Path("runs/a b/report.pdf")) == (
+        "explain verify 'runs/a b/report.pdf' --run 'runs/a b'"
+    )
 
 
 def test_an_archive_alone_has_no_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
