@@ -29,3 +29,24 @@ function make(tag, className, text) {
   if (text !== undefined) element.textContent = text;
   return element;
 }
+
+/**
+ * What streamlit calls for a component, with every new payload: `start(place)` makes what is drawn there when it is new,
+ * `receive(thing, call)` takes the payload, `stop(thing)` takes it away. Streamlit ends a call that a newer one overtook
+ * while the script was loading, and both draw in the same place: only the end of the newest call counts.
+ */
+function placed(start, receive, stop) {
+  const kept = new WeakMap();
+  return (call) => {
+    const place = call.parentElement;
+    const one = kept.get(place) ?? { thing: start(place), calls: 0 };
+    kept.set(place, one);
+    const number = (one.calls += 1);
+    receive(one.thing, call);
+    return () => {
+      if (one.calls !== number) return;
+      kept.delete(place);
+      stop(one.thing);
+    };
+  };
+}

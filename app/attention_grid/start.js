@@ -1,22 +1,11 @@
 // Starts a sheet, takes new data, draws when something changed.
 
-const VIEWS = new WeakMap();
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-/** What streamlit calls: first for a new place on the page, then for every new payload. */
-export default function ({ data, parentElement, setTriggerValue }) {
-  let view = VIEWS.get(parentElement);
-  if (!view) {
-    view = startView(parentElement);
-    VIEWS.set(parentElement, view);
-  }
+export default placed(startView, (view, { data, setTriggerValue }) => {
   view.send = setTriggerValue;
   receive(view, data);
-  return () => {
-    VIEWS.delete(parentElement); // the same place may be given back: it needs a sheet that is on the page
-    stopView(view);
-  };
-}
+}, stopView);
 
 function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high);

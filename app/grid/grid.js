@@ -1,25 +1,22 @@
 // The grid: thumbnails as a list of links. A click opens one in place; a click with Ctrl or the middle button opens it
 // beside, as links do. Arrow keys, Home and End walk, Enter opens.
 
-const GRIDS = new WeakMap();
-
-/** What streamlit calls: first for a new place on the page, then for every new payload. */
-export default function ({ data, parentElement, setTriggerValue }) {
-  let grid = GRIDS.get(parentElement);
-  if (!grid) {
-    grid = { list: make("ul", "grid"), urls: [] };
-    parentElement.append(grid.list);
-    grid.list.addEventListener("keydown", (event) => walk(grid, event));
-    grid.list.addEventListener("focusin", (event) => settle(grid, event.target));
-    GRIDS.set(parentElement, grid);
-  }
+export default placed(startGrid, (grid, { data, setTriggerValue }) => {
   grid.open = (name) => setTriggerValue("opened", name);
   receive(grid, data);
-  return () => {
-    GRIDS.delete(parentElement);
-    grid.list.remove();
-    grid.urls.forEach((url) => URL.revokeObjectURL(url));
-  };
+}, stopGrid);
+
+function startGrid(parent) {
+  const grid = { list: make("ul", "grid"), urls: [] };
+  parent.append(grid.list);
+  grid.list.addEventListener("keydown", (event) => walk(grid, event));
+  grid.list.addEventListener("focusin", (event) => settle(grid, event.target));
+  return grid;
+}
+
+function stopGrid(grid) {
+  grid.list.remove();
+  grid.urls.forEach((url) => URL.revokeObjectURL(url));
 }
 
 /** Build the new cells, and put them in place of the old ones at once when their pictures are there. */

@@ -1,24 +1,11 @@
 // Starts a panel, takes new data, draws when something changed.
 
-const PANELS = new WeakMap();
 const BLINK_MS = 500;
 const MOST_PIXELS = 1_600_000; // of all cells together, so that a slider stays smooth on a slow computer
 
 const LEGEND = new Set(["view", "scope", "clip", "average", "positive", "signed"]); // choices that legends tell of
 
-/** What streamlit calls: first for a new place on the page, then for every new payload. */
-export default function ({ data, parentElement }) {
-  let panel = PANELS.get(parentElement);
-  if (!panel) {
-    panel = startPanel(parentElement);
-    PANELS.set(parentElement, panel);
-  }
-  receive(panel, data);
-  return () => {
-    PANELS.delete(parentElement); // the same place may be given back: it needs a panel that is on the page
-    stopPanel(panel);
-  };
-}
+export default placed(startPanel, (panel, { data }) => receive(panel, data), stopPanel);
 
 function startPanel(parent) {
   const root = make("section", "panel");
