@@ -11,12 +11,11 @@ error in 15 bins; "completeness gap" is the largest gap of Integrated Gradients 
 """
 
 import math
-import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from explain.criteria import Criterion, metric_name
 from explain.data.base import Rejected
 from explain.data.reading import find_images
 from explain.engine import attribute
@@ -29,13 +28,8 @@ from explain.prompts.naming import PRODUCTION, parse_reference
 from explain.prompts.store import PromptStore, check_alias
 from explain.prompts.stored import Stored
 
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
-}  # fmt: skip
 GAP = "completeness gap"
 RECALL = "recall of "
-_LINE = re.compile(r"\s*(.+?)\s*(>=|<=|>|<)\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(%?)\s*")
-
 MEASURES: dict[str, Callable[[Stored], float]] = {
     "accuracy": lambda stored: stored.card.test.accuracy,
     "lower bound of accuracy": lambda stored: stored.card.test.low,
@@ -55,43 +49,6 @@ class PromotionRefusedError(ExplainError):
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """One line: the metric must compare like this with the bound."""
-
-    metric: str
-    comparison: str
-    bound: float
-    percent: bool
-
-    @classmethod
-    def parse(cls, line: str) -> "Criterion":
-        """Read a line such as "recall of defect >= 95 %".
-
-        Raises:
-            InputError: it is no criterion.
-        """
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise InputError(f"expected METRIC, one of >= <= > <, and a number, such as 'recall of defect >= 0.95' or "
-                             f"'{GAP} <= 2 %'; got {line!r}")  # fmt: skip
-        bound = float(found[3]) / (100 if found[4] else 1)
-        if not math.isfinite(bound):
-            raise InputError(f"expected a finite bound, got {found[3]} in {line!r}")
-        return cls(metric_name(found[1]), found[2], bound, bool(found[4]))
-
-    def __str__(self) -> str:
-        return f"{self.metric} {self.comparison} {self.shown(self.bound, digits=12)}"
-
-    def shown(self, value: float, digits: int = 6) -> str:
-        """A value in the unit of the line."""
-        return f"{value * 100:.{digits}g} %" if self.percent else f"{value:.{digits}g}"
-
-    def fulfilled(self, value: float) -> bool:
-        """True when the value is good enough."""
-        return COMPARISONS[self.comparison](value, self.bound)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """A criterion and what was measured; `value` is None where nothing was, and `how` says how to measure it."""
 
@@ -108,12 +65,6 @@ class Outcome:
         if self.value is None:
             return f"not measured  {self.criterion}: {self.how}"
         return f"{'pass' if self.passed else 'FAIL'}  {self.criterion}: {self.criterion.shown(self.value)}"
-
-
-def metric_name(text: str) -> str:
-    """One spelling of a metric: single spaces, small letters; the class of a recall stays as it is written."""
-    words = " ".join(text.split())
-    return RECALL + words[len(RECALL) :] if words.lower().startswith(RECALL) else words.lower()
 
 
 def set_criteria(store: PromptStore, name: str, lines: Sequence[str], *, who: str | None = None) -> tuple[str, ...]:
