@@ -40,6 +40,9 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="One recipe field, such as --set epochs=30; "
                                                       "may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=…")] = None,
+    criteria: Annotated[Path | None, typer.Option(help="YAML file of what a model must fulfil, fixed before anything "
+                                                       "is trained; the report decides by it. `explain declare` "
+                                                       "writes one to begin with.")] = None,
     device: Device = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the networks: for long trainings on a "
                                                             "GPU.")] = False,
@@ -66,11 +69,12 @@ def train(
         chosen = _recipe(preset, dataset.name, recipe, changes, tuning or [])
         folder = out or Path("runs") / dataset.name
         if seeds is None:
-            runs = train_arms(dataset, chosen, folder, Workshop(machine, progress))
+            runs = train_arms(dataset, chosen, folder, Workshop(machine, progress), criteria=criteria)
             table = result_table(runs)
         else:
             numbers = _seeds(seeds, chosen.seed)
-            study = train_study(dataset, chosen, seeds=numbers, out=folder, machine=machine, progress=progress)
+            study = train_study(dataset, chosen, seeds=numbers, out=folder, criteria=criteria, machine=machine,
+                                progress=progress)
             runs, folder, table = study.runs[numbers[0]], seed_folder(folder, numbers[0]), study_table(study)
     if machine.rank:
         return

@@ -76,15 +76,14 @@ class Criterion(Record):
             InputError: it is no criterion.
         """
         found = _LINE.fullmatch(line)
-        if found is None:
+        metric = metric_name(found[1]) if found else ""
+        never_negative = metric in METRICS or metric.startswith("recall of ")
+        if found is None or (never_negative and found[3][0] in "-\u2212"):
             raise InputError(f"expected METRIC, one of >= <= > <, and a number, such as 'recall of defect >= 0.95' or "
                              f"'completeness gap <= 2 %'; got {line!r}")  # fmt: skip
         bound = float(found[3].replace("\u2212", "-")) / (100 if found[4] else 1)
         if not math.isfinite(bound):
             raise InputError(f"expected a finite bound, got {found[3]} in {line!r}")
-        metric = metric_name(found[1])
-        if bound < 0 and (metric in METRICS or metric.startswith("recall of ")):
-            raise InputError(f"expected a bound of 0 or more, got {found[3]} in {line!r}; {metric} is never below 0")
         return cls(metric=metric, comparison=found[2], bound=bound, percent=bool(found[4]))
 
     def __str__(self) -> str:

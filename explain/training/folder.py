@@ -5,6 +5,7 @@
     recipe.json      every hyperparameter
     label_noise.json the training images whose labels were changed on purpose, when the recipe asks for it
     leaks.json       images that are, or look, the same in training and test
+    criteria.yaml    what a model must fulfil, when that was declared; byte for byte the file that was given
     <arm>/           one run each
 
 A folder is claimed by the first training in it. Another recipe, data set or split is refused with what differs.
@@ -14,12 +15,14 @@ import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from explain.criteria import FILE as CRITERIA
+from explain.criteria import Declaration, check_criteria, read_criteria
 from explain.data.base import Dataset, Sample
 from explain.data.disturb import LabelNoise, imbalanced, noisy_labels
 from explain.data.leaks import find_leaks
 from explain.data.split import Split, make_split
 from explain.errors import InputError
-from explain.files import read_json, write_json
+from explain.files import read_json, write_atomically, write_json
 from explain.record import differences
 from explain.training.recipe import Recipe
 
@@ -35,11 +38,13 @@ class Material:
         data: the images; training images may carry other labels than they came with.
         fingerprint: of the data set as it came.
         split: the parts.
+        criteria_sha256: of the criteria that are declared; None where none are.
     """
 
     data: Dataset
     fingerprint: str
     split: Split
+    criteria_sha256: str | None = None
 
     def samples(self, part: str, watched: int | None = None) -> tuple[Sample, ...]:
         """The samples of "train", "val", "test", "train+val", of the "watched" test images, or of "" none."""
@@ -59,18 +64,21 @@ def evenly(ids: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     return tuple(ids[index * len(ids) // count] for index in range(count))
 
 
-def claim(folder: Path, data: Dataset, recipe: Recipe, *, write: bool = True) -> Material:
+def claim(
+    folder: Path, data: Dataset, recipe: Recipe, *, criteria: str | Path | None = None, write: bool = True
+) -> Material:
     """Write what the folder is about, or check that it is about the same, and say what is trained on.
 
     Args:
         folder: where the runs go; made when missing.
         data: the data set as it came.
         recipe: what is going to be trained; arms may be added to a folder later, nothing else may change.
+        criteria: YAML file of what a model must fulfil; None for those that the folder has, or none.
         write: False for all processes but one.
 
     Raises:
         InputError: the folder holds runs on other images, another split or by another recipe, each difference named;
-            or nothing can be written there.
+            nothing can be written there; or the criteria cannot be held against these runs, or come too late.
         DatasetError: too few images for the split.
     """
     seed = recipe.seed if recipe.split_seed is None else recipe.split_seed
@@ -82,15 +90,42 @@ def claim(folder: Path, data: Dataset, recipe: Recipe, *, write: bool = True) ->
     disturbed = noisy_labels(data, split.train, recipe.label_noise, seed)
     if (folder / "recipe.json").is_file():
         _check_same(folder, data, split, recipe)
+    declared = _declared(folder, data, recipe, criteria)
     if write:
         try:
             _write(folder, data, split, recipe, disturbed.noise)
+            if declared is not None:
+                content = declared.text.encode()
+                write_atomically(folder / CRITERIA, lambda path: path.write_bytes(content))
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
             raise InputError(f"nothing can be written in {folder} ({error.strerror}); choose another output folder "
                              "with --out") from None  # fmt: skip
-    return Material(disturbed.data, data.fingerprint, split)
+    return Material(disturbed.data, data.fingerprint, split, None if declared is None else declared.sha256)
+
+
+def _declared(folder: Path, data: Dataset, recipe: Recipe, given: str | Path | None) -> Declaration | None:
+    """The criteria that these runs are trained under."""
+    kept = read_criteria(folder / CRITERIA) if (folder / CRITERIA).is_file() else None
+    trained = [read_json(path) for path in sorted(folder.glob("*/manifest.json"))]
+    others = {manifest.get("arm") for manifest in trained
+              if manifest.get("criteria_sha256") != (kept and kept.sha256)}  # fmt: skip
+    if kept is not None and others:
+        raise InputError(f"{folder / CRITERIA} is not the file that {', '.join(map(str, others))} was trained under; "
+                         "restore it from a backup, or choose another output folder")  # fmt: skip
+    if given is None:
+        return kept
+    asked = read_criteria(given)
+    if kept is not None and kept.sha256 != asked.sha256:
+        raise InputError(f"{folder} was begun under other criteria ({CRITERIA} there); what is declared is not "
+                         "exchanged afterwards: choose another output folder")  # fmt: skip
+    if kept is None and trained:
+        raise InputError(f"{folder} holds runs that were trained without criteria; a declaration after the training is "
+                         "none: choose another output folder, or give them to `explain report --criteria`, which says "
+                         "that they came late")  # fmt: skip
+    check_criteria(asked.criteria, data.class_names, recipe.arms)
+    return asked
 
 
 def _write(folder: Path, data: Dataset, split: Split, recipe: Recipe, noise: LabelNoise) -> None:

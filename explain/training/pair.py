@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from explain.criteria import FILE as CRITERIA
+from explain.criteria import Declaration, read_criteria
 from explain.data.base import Dataset
 from explain.data.split import Split
 from explain.errors import IntegrityError, MismatchedRunsError
@@ -189,6 +191,23 @@ class MatchedPair:
             raise IntegrityError(f"{self.path / 'split.json'} is another split than that of the runs beside it; "
                                  "restore it from a backup, or train the pair again")  # fmt: skip
         return split
+
+    @cached_property
+    def declaration(self) -> Declaration | None:
+        """The criteria that every run was trained under; None where none were declared.
+
+        Raises:
+            IntegrityError: the file changed since, is gone, or some of the runs were trained under other criteria.
+        """
+        declared = {run.manifest.criteria_sha256 for run in self}
+        path = self.path / CRITERIA
+        if declared == {None} and not path.is_file():
+            return None
+        found = read_criteria(path) if path.is_file() else None
+        if declared != {found and found.sha256}:
+            raise IntegrityError(f"{path} is not what the runs beside it were trained under; restore it from a backup. "
+                                 "Criteria for runs that were trained without go to `explain report --criteria`")
+        return found
 
     @cached_property
     def test(self) -> Dataset:

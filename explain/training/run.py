@@ -49,7 +49,10 @@ class TestResult(Record):
 
 
 class RunManifest(Record):
-    """What a run is; everything two runs of a pair are compared by is here."""
+    """What a run is; everything two runs of a pair are compared by is here.
+
+    `criteria_sha256` is of the criteria that were declared before it was trained; None where none were.
+    """
 
     format: int = 2
     arm: str
@@ -83,6 +86,7 @@ class RunManifest(Record):
     processes: int
     versions: dict[str, str]
     created: str
+    criteria_sha256: str | None = None
     files: dict[str, str]
 
     @property

@@ -138,6 +138,7 @@ def train_study(
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     out: str | Path | None = None,
+    criteria: str | Path | None = None,
     machine: Machine | None = None,
     progress: Progress = quiet,
 ) -> Study:
@@ -148,6 +149,7 @@ def train_study(
         recipe: every hyperparameter; its own seed is replaced, its split stays that of the first seed.
         seeds: two or more; the search runs under the first.
         out: folder of the study; None is "runs/<name of the data set>".
+        criteria: as in `train_pair`.
         machine: how it is computed.
         progress: called with (what is running, images done, images in all).
 
@@ -167,7 +169,7 @@ def train_study(
         own = recipe.model_copy(update={"seed": seed, "split_seed": split_seed})
         said = workshop.saying(f"seed {seed}: ")
         searched_in = None if seed == seeds[0] else seed_folder(folder, seeds[0])
-        train_arms(dataset, own, seed_folder(folder, seed), said, searched_in=searched_in)
+        train_arms(dataset, own, seed_folder(folder, seed), said, searched_in=searched_in, criteria=criteria)
     if workshop.machine.rank == 0:
         record = StudyRecord(seeds=tuple(seeds), arms=tuple(recipe.arms))
         write_json(folder / "study.json", record.model_dump(mode="json"))

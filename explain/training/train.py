@@ -43,6 +43,7 @@ def train_pair(
     recipe: Recipe | None = None,
     *,
     out: str | Path | None = None,
+    criteria: str | Path | None = None,
     device: str | None = None,
     machine: Machine | None = None,
     progress: Progress = quiet,
@@ -53,12 +54,14 @@ def train_pair(
         data: a data set, or what `load_data` reads.
         recipe: every hyperparameter; None is the "matched" preset.
         out: folder of the pair; None is "runs/<name of the data set>".
+        criteria: YAML file of what a model must fulfil; it is fixed here, before anything is trained.
         device: "cpu", "cuda", or None for a GPU when there is one; short for `machine=Machine(device=…)`.
         machine: how it is computed.
         progress: called with (what is running, images done, images in all).
 
     Raises:
-        InputError: the folder holds other work, or the recipe lacks the arms "vpt" and "ft".
+        InputError: the folder holds other work, the recipe lacks the arms "vpt" and "ft", or the criteria cannot be
+            held against these arms and classes, or come after a training.
         DatasetError: too few images for the split.
         NonFiniteError: a loss became NaN or infinite.
     """
@@ -68,7 +71,7 @@ def train_pair(
         raise InputError(f"a pair needs the arms 'vpt' and 'ft'; the recipe has {', '.join(recipe.arms)}")
     dataset = data if isinstance(data, Dataset) else load_data(data)
     folder = Path(out) if out is not None else Path("runs") / dataset.name
-    train_arms(dataset, recipe, folder, Workshop(machine or Machine(device=device), progress))
+    train_arms(dataset, recipe, folder, Workshop(machine or Machine(device=device), progress), criteria=criteria)
     return MatchedPair.load(folder)
 
 
@@ -94,18 +97,20 @@ class Workshop:
 
 
 def train_arms(
-    data: Dataset, recipe: Recipe, folder: Path, workshop: Workshop, *, searched_in: Path | None = None
-) -> dict[str, Run]:
+    data: Dataset, recipe: Recipe, folder: Path, workshop: Workshop, *, searched_in: Path | None = None,
+    criteria: str | Path | None = None,
+) -> dict[str, Run]:  # fmt: skip
     """Train every arm of a recipe into sub-folders of `folder`; see `train_pair`.
 
     Args:
         searched_in: folder of another seed whose search is used instead of a new one.
+        criteria: as in `train_pair`.
 
     Returns:
         The finished runs by arm.
     """
     with workshop.machine.first():
-        material = claim(folder, data, recipe, write=workshop.machine.rank == 0)
+        material = claim(folder, data, recipe, criteria=criteria, write=workshop.machine.rank == 0)
     runs = {}
     for name in in_order(recipe.arms):
         runs[name] = _Job(name, folder / name, material, recipe, workshop, searched_in).run()
@@ -307,6 +312,7 @@ class _Job:
             energy_j=None if None in spent else sum(value for value in spent if value is not None), test=test,
             device=machine.name, precision=machine.precision, processes=machine.processes,
             versions=library_versions(), created=datetime.now(UTC).isoformat(timespec="seconds"),
+            criteria_sha256=self.material.criteria_sha256,
             files={file: sha256_file(folder / file) for file in HASHED},
         )  # fmt: skip
 
