@@ -16,16 +16,17 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from explain.data.names import find_obeyed
 from explain.errors import InputError
-from explain.plain_yaml import Lines, parse_yaml
+from explain.plain_yaml import parse_record
 from explain.record import Record
 
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+Comparison = Literal[">=", "<=", ">", "<"]
+COMPARISONS: dict[Comparison, Callable[[float, float], bool]] = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 
@@ -64,7 +65,7 @@ class Criterion(Record):
     """One line: the metric must compare like this with the limit."""
 
     metric: str
-    comparison: str
+    comparison: Comparison
     bound: float
     percent: bool
 
@@ -84,7 +85,7 @@ class Criterion(Record):
         bound = float(found[3].replace("\u2212", "-")) / (100 if found[4] else 1)
         if not math.isfinite(bound):
             raise InputError(f"expected a finite bound, got {found[3]} in {line!r}")
-        return cls(metric=metric, comparison=found[2], bound=bound, percent=bool(found[4]))
+        return cls(metric=metric, comparison=cast(Comparison, found[2]), bound=bound, percent=bool(found[4]))
 
     def __str__(self) -> str:
         return f"{self.metric} {self.comparison} {self.shown(self.bound, digits=12)}"
@@ -203,17 +204,10 @@ def parse_criteria(content: bytes, what: str) -> Declaration:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{what} is not UTF-8 ({error}); save it as UTF-8") from None
-    values, lines = parse_yaml(text, what)
-    if not isinstance(values, dict):
-        raise InputError(f"{what}: expected fields of criteria such as `model: vpt`, got a {type(values).__name__}")
-    obeyed = find_obeyed(values)
+    criteria = parse_record(text, what, Criteria)
+    obeyed = find_obeyed(criteria.model_dump(mode="json"))
     if obeyed:
         raise InputError(f"{what}: {obeyed} holds control characters; write it without them")
-    try:
-        criteria = Criteria.model_validate(values)
-    except ValidationError as error:
-        clauses = [f"{_place(one['loc'], lines)}: {one['msg']}" for one in error.errors(include_input=False)[:20]]
-        raise InputError(f"{what}: {'; '.join(clauses)}. Known fields: {', '.join(Criteria.model_fields)}") from None
     return Declaration(criteria=criteria, text=text, sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -257,8 +251,3 @@ def _check_known(name: str, known: Iterable[str], what: str) -> None:
 
 def _listed(value: Any) -> bool:
     return isinstance(value, list | tuple)
-
-
-def _place(location: tuple[int | str, ...], lines: Lines) -> str:
-    known = [lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines]
-    return ".".join(map(str, location))[:200] + (f" (line {known[0]})" if known else "") if location else "criteria"

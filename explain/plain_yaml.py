@@ -5,14 +5,19 @@ for. What is wrong is told with its line.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from explain.errors import InputError
+from explain.record import Record
 
 MAX_DEPTH = 50
 """No recipe is nested so deep; the parser calls itself for every level."""
+
+MOST_CLAUSES = 20
+"""Wrong fields that a message lists."""
 
 Lines = dict[tuple[Any, ...], int]
 """Path of a key, such as ("arms", "vpt", "tuning") -> its line, counted from 1."""
@@ -43,6 +48,50 @@ def parse_yaml(text: str, what: str) -> tuple[Any, Lines]:
     lines: Lines = {}
     _note_lines(node, (), lines)
     return value, lines
+
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def parse_record(text: str, what: str, kind: type[Kind]) -> Kind:
+    """A record from the YAML that a person wrote.
+
+    Args:
+        text: the YAML, a mapping of fields; an empty one has none.
+        what: where it comes from, for the message.
+        kind: the record.
+
+    Raises:
+        InputError: with a clause for each wrong field, and its line.
+    """
+    values, lines = parse_yaml(text, what)
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{what}: expected fields such as `{next(iter(kind.model_fields))}: …`, got a "
+                         f"{type(values).__name__}")  # fmt: skip
+    return check_record(values or {}, what, kind, lines)
+
+
+def check_record(values: Any, what: str, kind: type[Kind], lines: Lines | None = None) -> Kind:
+    """A record from plain values; `lines` are those of a file that they were read from.
+
+    Raises:
+        InputError: see `parse_record`.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_input=False)
+        clauses = [f"{_place(one['loc'], lines or {}, kind)}: {one['msg']}" for one in found[:MOST_CLAUSES]]
+        if len(found) > MOST_CLAUSES:
+            clauses.append(f"and {len(found) - MOST_CLAUSES} more")
+        raise InputError(f"{what}: {'; '.join(clauses)}. Known fields: {', '.join(kind.model_fields)}") from None
+
+
+def _place(location: tuple[int | str, ...], lines: Lines, kind: type[Record]) -> str:
+    """A field by its place in the record, with the line of the nearest key that a file has for it."""
+    known = [lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines]
+    line = f" (line {known[0]})" if known else ""
+    return ".".join(map(str, location))[:200] + line if location else kind.__name__.lower()
 
 
 class _PlainLoader(yaml.SafeLoader):

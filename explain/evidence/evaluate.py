@@ -4,6 +4,7 @@
     evidence/images.json         which images, and how they were chosen
     evidence/summary.json        means, intervals, comparisons; written last
     evidence/summary.md          the same as a page of tables
+    evidence/disturbed.json      right answers on changed test images, of the first seed
     evidence/parts/              finished pieces, so that an interrupted evaluation goes on where it stopped
 """
 
@@ -24,7 +25,9 @@ from explain.evidence.across import COMPARISONS, Seen, compare, compare_labels, 
 from explain.evidence.base import MEASURES, Measure, Row
 from explain.evidence.bench import Bench, Setting, build
 from explain.evidence.choice import Choice, choose_images
+from explain.evidence.disturbed import measure_disturbed
 from explain.evidence.found import EVIDENCE
+from explain.evidence.measures.drift import Drift
 from explain.evidence.page import FILE as PAGE
 from explain.evidence.page import summary_page
 from explain.evidence.scorer import run_forwards
@@ -125,7 +128,10 @@ def evaluate(
         _dataset(pairs, data), tuple(methods), options or {}, seed, target,
         Machine(device=device).torch_device, memory_budget, progress,
     )  # fmt: skip
-    return _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images, random_labels)
+    found = _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images, random_labels)
+    if data is None and any(isinstance(one, Drift) for one in asked):
+        measure_disturbed(pairs[0], target, seed=seed, device=setting.device, progress=progress)
+    return found
 
 
 def _open(

@@ -7,6 +7,8 @@ above its `seed…` folder. The study's comes first: several seeds have the ceil
 from pathlib import Path
 
 from explain.errors import IntegrityError
+from explain.evidence.disturbed import FILE as DISTURBED_FILE
+from explain.evidence.disturbed import DisturbedAnswers, load_disturbed
 from explain.evidence.planted import FILE as PLANTED_FILE
 from explain.evidence.planted import PlantedResult
 from explain.evidence.summary import FILE as SUMMARY_FILE
@@ -59,6 +61,25 @@ def find_planted(pair: MatchedPair) -> PlantedResult | None:
             f"call `explain planted {file.parent.parent}` again"
         )
     return result
+
+
+def find_disturbed(pair: MatchedPair) -> DisturbedAnswers | None:
+    """The answers on changed test images; None where they were not measured with this pair's weights.
+
+    Raises:
+        IntegrityError: they cannot be read.
+    """
+    file = disturbed_file(pair)
+    if file is None:
+        return None
+    found = load_disturbed(file.parent)
+    # an evaluation of several seeds changes the images of the first one only
+    return found if found.weights == {arm: run.manifest.weights_sha256 for arm, run in pair.runs.items()} else None
+
+
+def disturbed_file(pair: MatchedPair) -> Path | None:
+    """The answers on changed images that speak of a pair."""
+    return _file(pair, EVIDENCE, DISTURBED_FILE)
 
 
 def evidence_file(pair: MatchedPair) -> Path | None:

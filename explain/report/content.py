@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from explain.criteria import Declaration
 from explain.errors import InputError
-from explain.evidence.found import evidence_file, find_evidence, find_planted, planted_file
+from explain.evidence.found import disturbed_file, evidence_file, find_evidence, find_planted, planted_file
 from explain.files import sha256_file
 from explain.i18n import Translator, translate
 from explain.provenance import library_versions
@@ -18,13 +18,13 @@ from explain.report.parts.answers import RESAMPLES, SEED, paired_result
 from explain.report.parts.config import config_of
 from explain.report.parts.crosswalk import crosswalk_of
 from explain.report.parts.data import data_of
-from explain.report.parts.decision import decision_of, undecided
+from explain.report.parts.decision import decision_of
 from explain.report.parts.declared import control_of, glossary_of, history_of, operation_of, scope_of
 from explain.report.parts.failures import failures_of
 from explain.report.parts.measured import dissociation_of, measured_of, still_missing
 from explain.report.parts.models import arm_of, matched_of
 from explain.report.parts.panels import bars_of, panels_of
-from explain.report.parts.rates import rates_of, slices_of
+from explain.report.parts.rates import differences_of, rates_of, slices_of
 from explain.report.parts.reproducing import reproducing_of
 from explain.report.parts.robustness import disturbed_of
 from explain.report.parts.seeds import seeds_of, sibling_pairs
@@ -32,10 +32,18 @@ from explain.report.parts.settings import settings_of
 from explain.report.parts.summary import limitations_of, reading_of, statements_of
 from explain.report.parts.training import same_budget
 from explain.report.schema.crosswalk import Crosswalk
+from explain.report.schema.decision import Decision
 from explain.report.schema.evidence import Evidence, Length, with_id
 from explain.report.schema.reproducing import Reproducing
 from explain.report.schema.words import Named
 from explain.training.pair import MatchedPair
+
+UNDECIDED = Decision(
+    arm="", arm_label="", declared="none", declared_by="", declared_on="", sha256="", criteria_text="", judged=(),
+    computed="not_evaluated", computed_label="", override=None, final="not_evaluated", final_label="", sentences=(),
+    conditions=(),
+)  # fmt: skip
+"""Stands in the record until everything that a decision rests on is there."""
 
 NOT_EVALUATED = ("decision", "intended_use", "faithfulness", "planted", "agreement", "failure_review", "robustness",
                  "operation", "standards", "signature")  # fmt: skip
@@ -82,7 +90,7 @@ def gather(
         title=t("report.title", data=pair.data.name),
         statements=statements_of(pair, arms, difference, seeds, t),
         control=control_of(audit),
-        decision=undecided(t),
+        decision=UNDECIDED,
         scope=scope_of(audit, t),
         backbone=pair.vpt.manifest.backbone,
         image_size=pair.vpt.manifest.image_size,
@@ -94,11 +102,12 @@ def gather(
         resamples=RESAMPLES,
         resample_seed=SEED,
         difference=difference,
+        differences=differences_of(pair),
         seeds=seeds,
         good_classes=good_classes,
         rates=rates_of(pair, good_classes),
         slices=slices_of(pair, t),
-        data=data_of(pair),
+        data=data_of(pair, audit, t),
         methods=methods,
         panels=panels_of(pair, panels, pictures, scope, t),
         bars=bars_of(pictures),
@@ -164,6 +173,7 @@ def _files(pair: MatchedPair, study: list[MatchedPair], panels: Panels) -> tuple
         for arm, run in other.runs.items()
     ]  # fmt: skip
     maps = [Named(name=f"maps/{name}", value=digest) for name, digest in panels.record.files.items()]
+    found = (evidence_file(pair), disturbed_file(pair), planted_file(pair))
     measured = [Named(name=f"{file.parent.name}/{file.name}", value=sha256_file(file))
-                for file in (evidence_file(pair), planted_file(pair)) if file is not None]  # fmt: skip
+                for file in found if file is not None]  # fmt: skip
     return (*runs, *others, *maps, *measured)

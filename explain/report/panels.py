@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from explain.attribution import Attribution
+from explain.attribution import Array, Attribution
 from explain.engine import DEFAULT_METHODS, attribute, open_image
 from explain.errors import InputError, IntegrityError
 from explain.files import read_json, sha256_file, write_json
@@ -35,7 +35,10 @@ from explain.tensor_files import read_tensors, write_tensors
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 
-RULES = ("only_vpt_right", "only_ft_right", "both_wrong", "random")
+RULES = ("only_vpt_right", "only_ft_right", "both_wrong", "worst", "borderline", "random")
+RANKED = ("worst", "borderline")
+"""Rules that take the first of an order instead of drawing."""
+
 ARMS = ("vpt", "ft")
 JPEG_QUALITY = 88
 BARS, BAR_PX = ("positive", "signed"), (16, 256)
@@ -88,7 +91,10 @@ class PanelsRecord(Record):
 
 
 def match_rules(pair: MatchedPair) -> dict[str, list[str]]:
-    """Ids of the test images that each rule may draw from, sorted; "random" may draw any.
+    """Ids of the test images that each rule may choose from; "random" may draw any.
+
+    They are sorted by name, but for "worst" (wrong answers of either model, the most confident first) and "borderline"
+    (every image, the smallest margin between a model's two likeliest classes first).
 
     Raises:
         IntegrityError: the two runs did not answer the same images.
@@ -101,15 +107,26 @@ def match_rules(pair: MatchedPair) -> dict[str, list[str]]:
         "only_vpt_right": vpt.correct & ~ft.correct,
         "only_ft_right": ft.correct & ~vpt.correct,
         "both_wrong": ~vpt.correct & ~ft.correct,
-        "random": np.ones(len(ids), dtype=bool),
     }
-    return {rule: sorted(ids[mask]) for rule, mask in masks.items()}
+    mistakes = np.max([np.where(run.correct, -1.0, run.probabilities.max(axis=1)) for run in (vpt, ft)], axis=0)
+    margins = np.min([_margins(run.probabilities) for run in (vpt, ft)], axis=0)
+    by_name = np.argsort(ids)
+    ranked = {"worst": by_name[np.argsort(-mistakes[by_name], kind="stable")][: (mistakes >= 0).sum()],
+              "borderline": by_name[np.argsort(margins[by_name], kind="stable")]}  # fmt: skip
+    return ({rule: sorted(ids[mask]) for rule, mask in masks.items()}
+            | {rule: list(ids[order]) for rule, order in ranked.items()} | {"random": sorted(ids)})  # fmt: skip
+
+
+def _margins(probabilities: Array) -> Array:
+    """Distance of the two largest of each row, (n,)."""
+    top = np.sort(probabilities, axis=1)[:, -2:]
+    return np.asarray(top[:, -1] - top[:, 0] if top.shape[1] > 1 else np.ones(len(top)))
 
 
 def choose_panels(pair: MatchedPair, *, per_rule: int = PER_RULE, seed: int = 0) -> list[Panel]:
-    """The images to show: up to `per_rule` of each rule, drawn without replacement, in the order of `RULES`.
+    """The images to show: up to `per_rule` of each rule that no rule before it has taken, in the order of `RULES`.
 
-    "random" draws from the images that no other rule has taken.
+    Rules of `RANKED` take the first of their order, the others draw without replacement.
     """
     if per_rule < 1:
         raise InputError(f"expected per_rule >= 1, got {per_rule}")
@@ -118,15 +135,19 @@ def choose_panels(pair: MatchedPair, *, per_rule: int = PER_RULE, seed: int = 0)
     for rule, ids in match_rules(pair).items():
         taken = {panel.id for panel in chosen}
         left = [name for name in ids if name not in taken]
-        drawn = rng.choice(len(left), size=min(per_rule, len(left)), replace=False)
+        count = min(per_rule, len(left))
+        drawn = range(count) if rule in RANKED else rng.choice(len(left), size=count, replace=False)
         chosen += [Panel(id=left[index], rule=rule) for index in drawn]
     return chosen
 
 
 def count_rules(pair: MatchedPair, panels: Sequence[Panel]) -> dict[str, int]:
-    """How many test images each rule matched, zeros included; for "random" those that no other rule had taken."""
+    """How many test images each rule matched, zeros included; for a rule that any image matches, those that no rule
+    before it had taken."""
     counts = {rule: len(ids) for rule, ids in match_rules(pair).items()}
-    counts["random"] -= sum(panel.rule != "random" for panel in panels)
+    for rule in ("borderline", "random"):
+        before = RULES[: RULES.index(rule)]
+        counts[rule] -= sum(panel.rule in before for panel in panels)
     return counts
 
 

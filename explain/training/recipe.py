@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from explain.backbone import DEFAULT_BACKBONE
 from explain.errors import InputError
 from explain.files import sha256_json, write_atomically
-from explain.plain_yaml import Lines, parse_yaml
+from explain.plain_yaml import Lines, check_record, parse_yaml
 from explain.record import Record
 from explain.tuning.base import TUNINGS
 
 ARM_NAME = re.compile(r"\w[\w.-]{0,99}")
-MOST_CLAUSES = 20
-"""Wrong fields that a message lists."""
-
 Value = bool | int | float | str
 """A tuning's option."""
 
@@ -182,20 +179,7 @@ class Recipe(Record):
         Raises:
             InputError: with one clause per wrong field.
         """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            found = error.errors(include_input=False)
-            clauses = [f"{_place(e['loc'], lines or {})}: {e['msg']}" for e in found[:MOST_CLAUSES]]
-            if len(found) > MOST_CLAUSES:
-                clauses.append(f"and {len(found) - MOST_CLAUSES} more")
-            raise InputError(f"{where}: {'; '.join(clauses)}. Known fields: {', '.join(cls.model_fields)}") from None
-
-
-def _place(location: tuple[int | str, ...], lines: Lines) -> str:
-    """A field by its place in the recipe, with the line of the nearest key that a file has for it."""
-    known = [lines[location[:length]] for length in range(len(location), 0, -1) if location[:length] in lines]
-    return ".".join(map(str, location))[:200] + (f" (line {known[0]})" if known else "") if location else "recipe"
+        return check_record(values, where, cls, lines)
 
 
 def recipe_fields(path: str | Path) -> tuple[dict[str, Any], Lines]:

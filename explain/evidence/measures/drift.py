@@ -65,21 +65,27 @@ class Drift(Measure):
 
 
 def disturbed(subject: Subject, name: str) -> Tensor:
-    """The subject's images, disturbed in pixel space, in model space again.
+    """The subject's images, disturbed in pixel space, in model space again; `name` is one of `DISTURBANCES`."""
+    transform = subject.model.transform
+    patch_px = subject.images.shape[-1] // subject.grid[1]
+    return transform.normalise(change_pixels(transform.denormalise(subject.images), name, patch_px))
+
+
+def change_pixels(pixels: Tensor, name: str, patch_px: int) -> Tensor:
+    """Pixels (n, 3, H, W), 0-1, changed as a person would hardly notice.
 
     Args:
-        subject: whose images.
+        pixels: the pictures.
         name: one of `DISTURBANCES`.
+        patch_px: width of a patch, by which a shift moves.
     """
-    patch_px = subject.images.shape[-1] // subject.grid[1]
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "brightness": lambda pixels: (pixels * BRIGHTER).clamp(0, 1),
         "blur": lambda pixels: gaussian_blur(pixels, [7, 7], [BLUR_SIGMA_PX, BLUR_SIGMA_PX]),
         "shift": lambda pixels: shifted(pixels, patch_px),
         "jpeg": compressed,
     }
-    transform = subject.model.transform
-    return transform.normalise(changes[name](transform.denormalise(subject.images)))
+    return changes[name](pixels)
 
 
 def shifted(pixels: Tensor, by_px: int) -> Tensor:

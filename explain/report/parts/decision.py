@@ -1,23 +1,250 @@
-"""The decision, for the evidence: every criterion held against the end of an interval that counts."""
+"""The decision, for the evidence: every criterion held against the end of an interval that counts.
 
-from explain.criteria import Declaration
-from explain.i18n import Translator
+Everything is measured from the evidence itself, so that whoever has only the report can do it again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from explain.criteria import Criteria, Criterion, Declaration, Entry, parse_criteria
+from explain.errors import InputError
+from explain.i18n import Translator, translate
+from explain.record import differences
 from explain.report.audit import Audit
-from explain.report.schema.decision import Decision
+from explain.report.schema.decision import Decision, Judged, Outcome, Override, Status
 from explain.report.schema.evidence import Evidence
+from explain.report.schema.models import Arm
+from explain.report.schema.rates import Rate
+
+
+class Found(NamedTuple):
+    """A measured number with the ends of its interval, and the images it rests on."""
+
+    value: float
+    low: float
+    high: float
+    images: int | None
 
 
 def decision_of(
     evidence: Evidence, declaration: Declaration | None, audit: Audit, t: Translator, *, before: bool
 ) -> Decision:
-    """What follows from the criteria for what was measured; `evidence` is whole but for this."""
-    return undecided(t)
+    """What follows from the criteria for what was measured; `evidence` is whole but for this.
+
+    Args:
+        evidence: what was measured.
+        declaration: the criteria; None for none.
+        audit: a person's decision and conditions.
+        t: words.
+        before: whether the criteria were declared before the training.
+    """
+    override = audit.override and Override(
+        **audit.override.model_dump(), decision_label=t(f"report.decision.{audit.override.decision}")
+    )
+    decision = _computed(evidence, declaration, t, before=before)
+    final = override.decision if override else decision.computed
+    return decision.model_copy(update={
+        "override": override, "final": final, "final_label": t(f"report.decision.{final}"),
+        "conditions": audit.conditions,
+    })  # fmt: skip
 
 
-def undecided(t: Translator) -> Decision:
-    """The decision without criteria."""
+def judge_again(evidence: Evidence) -> list[str]:
+    """What differs when criteria and decision are computed again from a report's own evidence."""
+    said, t = evidence.decision, translate(evidence.lang)
+    declaration = None
+    if said.criteria_text:
+        try:
+            declaration = parse_criteria(said.criteria_text.encode(), "the criteria in the report")
+        except InputError as error:
+            return [str(error)]
+    again = _computed(evidence, declaration, t, before=said.declared == "before")
+    kept = {"override", "final", "final_label", "conditions"}
+    found = list(differences(said.model_dump(mode="json", exclude=kept), again.model_dump(mode="json", exclude=kept)))
+    final = said.override.decision if said.override else again.computed
+    if said.final != final:
+        found.append(f"final is {said.final} there and {final} now")
+    return found
+
+
+def _computed(evidence: Evidence, declaration: Declaration | None, t: Translator, *, before: bool) -> Decision:
+    criteria = declaration.criteria if declaration else None
+    name = criteria.model if criteria else "vpt"
+    label = next((arm.label for arm in evidence.arms if arm.name == name), name)
+    judged = tuple(_judge(entry, evidence, criteria, t) for entry in criteria.criteria) if criteria else ()
+    computed = _outcome(judged, before=before)
     return Decision(
-        arm="vpt", arm_label=t("term.arm.vpt"), declared="none", declared_by="", declared_on="", sha256="",
-        criteria_text="", judged=(), computed="not_evaluated", computed_label=t("term.not_evaluated"), override=None,
-        final="not_evaluated", final_label=t("term.not_evaluated"), sentences=(), conditions=(),
+        arm=name, arm_label=label, declared=("before" if before else "after") if declaration else "none",
+        declared_by=criteria.declared_by if criteria else "", declared_on=criteria.declared_on if criteria else "",
+        sha256=declaration.sha256 if declaration else "", criteria_text=declaration.text if declaration else "",
+        judged=judged, computed=computed, computed_label=t(f"report.decision.{computed}"), override=None,
+        final=computed, final_label=t(f"report.decision.{computed}"), conditions=(),
+        sentences=_sentences(judged, declaration is not None, label, t, before=before),
     )  # fmt: skip
+
+
+def _outcome(judged: tuple[Judged, ...], *, before: bool) -> Outcome:
+    """What follows from the criteria alone: one that was not evaluated is not met."""
+    unmet = [one for one in judged if one.status != "pass"]
+    if not judged:
+        return "not_evaluated"
+    if any(one.required for one in unmet):
+        return "reject"
+    return "conditional" if unmet or not before else "approve"
+
+
+def _sentences(
+    judged: tuple[Judged, ...], declared: bool, arm: str, t: Translator, *, before: bool
+) -> tuple[str, ...]:  # fmt: skip
+    if not declared:
+        return (t("report.decision.no_criteria"),)
+    met = sum(one.status == "pass" for one in judged)
+    lines = [t("report.decision.met", met=met, count=len(judged), arm=arm)]
+    missing = sum(one.status == "not_evaluated" for one in judged)
+    lines += [t("report.decision.missing", count=missing)] if missing else []
+    lines.append(t(f"report.decision.{'before' if before else 'after'}"))
+    return tuple(lines)
+
+
+def _judge(entry: Entry, evidence: Evidence, criteria: Criteria, t: Translator) -> Judged:
+    criterion = Criterion.parse(entry.criterion)
+    found = measure(criterion.metric, evidence, criteria)
+    bound = None if found is None else found.low if criterion.more_is_better else found.high
+    status: Status = "not_evaluated" if bound is None else "pass" if criterion.fulfilled(bound) else "fail"
+    note = ""
+    if found is None:
+        note = t(f"report.decision.how.{_source(criterion.metric)}")
+    elif status == "fail" and criterion.fulfilled(found.value):
+        note = t("report.decision.near")
+    return Judged(
+        line=entry.criterion, label=_label(criterion.metric, evidence, t), metric=criterion.metric,
+        comparison=criterion.comparison, limit=criterion.bound, percent=criterion.percent, required=entry.required,
+        why=entry.why, value=found and found.value, low=found and found.low, high=found and found.high, bound=bound,
+        images=found and found.images, status=status, status_label=t(f"report.decision.status.{status}"), note=note,
+    )  # fmt: skip
+
+
+def measure(metric: str, evidence: Evidence, criteria: Criteria) -> Found | None:
+    """A metric of the decided arm, from what the evidence holds; None where it was not measured."""
+    arm = next((arm for arm in evidence.arms if arm.name == criteria.model), None)
+    if arm is None:
+        return None
+    if metric in PLAIN:
+        return PLAIN[metric](evidence, arm)
+    for prefix, look in OF.items():
+        if metric.startswith(prefix):
+            return look(evidence, arm, metric.removeprefix(prefix))
+    name, _, method = metric.rpartition(" of ")
+    return _evaluated(evidence, arm, name, method)
+
+
+def _exact(value: float, images: int | None = None) -> Found:
+    """A number that has no interval: it was counted."""
+    return Found(value, value, value, images)
+
+
+def _rate(rate: Rate | None) -> Found | None:
+    return None if rate is None else Found(rate.value, rate.low, rate.high, rate.count)
+
+
+def _rates(name: str) -> Callable[[Evidence, Arm], Found | None]:
+    def look(evidence: Evidence, arm: Arm) -> Found | None:
+        return next((_rate(getattr(one, name)) for one in evidence.rates if one.arm == arm.name), None)
+
+    return look
+
+
+def _reviewed(evidence: Evidence, arm: Arm) -> Found | None:
+    found = evidence.failures
+    if found.arm != arm.name:
+        return None
+    return _exact(found.reviewed / found.wrong if found.wrong else 1.0, found.wrong)
+
+
+def _leaked(evidence: Evidence, arm: Arm) -> Found | None:
+    leaks = evidence.data.leaks
+    if leaks is None:
+        return None
+    return _exact(leaks.val_leaked + leaks.test_leaked, leaks.val_images + leaks.test_images)
+
+
+def _recall(evidence: Evidence, arm: Arm, name: str) -> Found | None:
+    return next((Found(one.recall, one.low, one.high, one.count) for one in arm.recalls if one.name == name), None)
+
+
+def _over(evidence: Evidence, arm: Arm, other: str) -> Found | None:
+    return next((Found(one.mean, one.low, one.high, arm.count) for one in evidence.differences
+                 if (one.first, one.second) == (arm.name, other)), None)  # fmt: skip
+
+
+def _under(evidence: Evidence, arm: Arm, change: str) -> Found | None:
+    return next((_rate(one.accuracies.get(arm.name)) for one in evidence.disturbed if one.name == change), None)
+
+
+def _planted(evidence: Evidence, arm: Arm, method: str) -> Found | None:
+    for line in evidence.dissociation.lines if evidence.dissociation else ():
+        if (line.arm, line.method) == (arm.name, method) and line.difference is not None:
+            if line.low is not None and line.high is not None and line.status != "NOT TESTED":
+                return Found(line.difference, line.low, line.high, line.images)
+    return None
+
+
+def _evaluated(evidence: Evidence, arm: Arm, name: str, method: str) -> Found | None:
+    for cell in evidence.measured.cells if evidence.measured else ():
+        if (cell.model, cell.method) == (arm.name, method) and cell.metric in (name, name.replace(" ", "_")):
+            it = cell.estimate
+            if it.mean is not None and it.low is not None and it.high is not None:
+                return Found(it.mean, it.low, it.high, it.images)
+    return None
+
+
+PLAIN: dict[str, Callable[[Evidence, Arm], Found | None]] = {
+    "accuracy": lambda evidence, arm: Found(arm.accuracy, arm.low, arm.high, arm.count),
+    "balanced accuracy": _rates("balanced"),
+    "miss rate": _rates("miss"),
+    "overkill rate": _rates("overkill"),
+    "auroc": _rates("auroc"),
+    "ece": lambda evidence, arm: Found(arm.calibration.error, arm.calibration.low, arm.calibration.high, arm.count),
+    "test images": lambda evidence, arm: _exact(arm.count),
+    "leaked images": _leaked,
+    "unmatched fields": lambda evidence, arm: _exact(
+        sum(not (field.equal or field.set_apart) for field in evidence.matched)
+    ),
+    "reviewed failures": _reviewed,
+}
+"""Metrics by name; those of `explain.criteria.METRICS`."""
+
+OF: dict[str, Callable[[Evidence, Arm, str], Found | None]] = {
+    "recall of ": _recall, "accuracy over ": _over, "accuracy under ": _under, "planted test of ": _planted,
+}  # fmt: skip
+"""Metrics of something, by their beginning; those of `explain.criteria.PATTERNS`."""
+
+
+def _source(metric: str) -> str:
+    """What measures a metric: a key of the words that say so."""
+    if metric.startswith("planted test of "):
+        return "planted"
+    if metric.startswith("accuracy under ") or (" of " in metric and not metric.startswith("recall of ")):
+        return "evaluate"
+    return "run"
+
+
+def _label(metric: str, evidence: Evidence, t: Translator) -> str:
+    """A metric in the report's language."""
+    if metric in PLAIN:
+        return t(f"report.decision.metric.{metric.replace(' ', '_')}")
+    for prefix in OF:
+        if metric.startswith(prefix):
+            return t(f"report.decision.metric.{prefix.strip().replace(' ', '_')}",
+                     name=_name(metric.removeprefix(prefix), evidence, t))  # fmt: skip
+    name, _, method = metric.rpartition(" of ")
+    key = f"term.metric.{name.replace(' ', '_')}"
+    return t("report.decision.metric.of", metric=t(key) if key in t else name, name=_name(method, evidence, t))
+
+
+def _name(name: str, evidence: Evidence, t: Translator) -> str:
+    """A class, method, arm or change as readers call it."""
+    if f"report.decision.change.{name}" in t:
+        return t(f"report.decision.change.{name}")
+    labels = {method.name: method.label for method in evidence.methods} | {arm.name: arm.label for arm in evidence.arms}
+    return labels.get(name, name)

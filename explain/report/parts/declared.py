@@ -1,30 +1,52 @@
 """What people state, for the evidence: document control, use, operation, history, glossary."""
 
-from explain.i18n import Translator
+from explain.i18n import LANGUAGES, Translator, translate
+from explain.record import Record
 from explain.report.audit import Audit
-from explain.report.schema.declared import Control, Revision, Stated, Term
+from explain.report.schema.declared import Control, Revision, Stamp, Stated, Term
+
+TERMS = ("vpt", "ft", "linear_probe", "backbone", "prompt_tokens", "matched", "seed", "interval", "miss_rate",
+         "overkill_rate", "auroc", "ece", "mcnemar", "attribution", "saliency_map", "grad_cam",
+         "integrated_gradients", "rollout", "completeness_gap", "faithfulness", "randomisation", "planted",
+         "ceiling", "fingerprint")  # fmt: skip
+"""Terms of the glossary."""
 
 
 def control_of(audit: Audit) -> Control:
     """The document's own data."""
-    return Control(product="", line="", revision="", owner="", valid_until="", stamps=())
+    stamps = tuple(
+        Stamp(role=role, name=signer.name, date=signer.date)
+        for role, signer in (("prepared", audit.prepared), ("checked", audit.checked), ("approved", audit.approved))
+    )
+    return Control(product=audit.product, line=audit.line, revision=audit.revision, owner=audit.owner,
+                   valid_until=audit.valid_until, stamps=stamps)  # fmt: skip
 
 
 def scope_of(audit: Audit, t: Translator) -> tuple[Stated, ...]:
     """Use and its bounds."""
-    return ()
+    return _stated(audit.intended_use, "scope", t)
 
 
 def operation_of(audit: Audit, t: Translator) -> tuple[Stated, ...]:
     """Who decides in daily use, and when to look again."""
-    return ()
+    return _stated(audit.operation, "operation", t)
 
 
 def history_of(audit: Audit) -> tuple[Revision, ...]:
     """Earlier revisions."""
-    return ()
+    return tuple(Revision(**change.model_dump()) for change in audit.history)
 
 
 def glossary_of(t: Translator) -> tuple[Term, ...]:
     """Terms of the report in both languages."""
-    return ()
+    other = translate(next(lang for lang in LANGUAGES if lang != t.lang))
+    keys = [f"report.glossary.{term}" for term in TERMS]
+    return tuple(Term(term=t(key), other=other(key), meaning=t(f"{key}.meaning")) for key in keys)
+
+
+def _stated(record: Record, section: str, t: Translator) -> tuple[Stated, ...]:
+    """Every field of a part of the audit file, with its title."""
+    return tuple(
+        Stated(name=name, title=t(f"report.{section}.{name}"), text=text or None)
+        for name, text in record.model_dump().items()
+    )

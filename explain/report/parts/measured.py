@@ -64,7 +64,8 @@ def measured_of(summary: Summary, t: Translator) -> Measured:
     named = sum(row.named for row in summary.contrasts)
     models = {model: model_label(model, t) for model in [*models_of(summary), *(fact.model for fact in summary.models)]}
     return Measured(
-        paragraphs=_paragraphs(summary, t), models=summary.models, labels=models, tables=tables_of(summary, t),
+        paragraphs=_paragraphs(summary, t), cells=summary.cells, models=summary.models, labels=models,
+        tables=tables_of(summary, t),
         contrasts=contrasts, contrasts_more=left,
         contrasts_named=t("report.evidence.contrasts.named", named=named, count=len(summary.contrasts)),
         agreements=tuple(_agreement(row, summary, t) for row in summary.agreements if _is_printed(row, summary)),
@@ -231,7 +232,8 @@ def dissociation_of(planted: PlantedResult, t: Translator) -> Dissociation:
     labels = planted_labels(planted, t)
     lines = [
         TrustLine(
-            arm=gate.arm, arm_label=arm_label(gate.arm, t), label=t("report.evidence.dissociation.gate"), control=False,
+            arm=gate.arm, method="", arm_label=arm_label(gate.arm, t), label=t("report.evidence.dissociation.gate"),
+            control=False,
             status="GATE PASSED" if gate.passed else "GATE FAILED",
             status_label=t(f"report.evidence.gate.{'passed' if gate.passed else 'failed'}"),
             **gate.model_dump(include={"share_a", "share_b", "difference", "low", "high", "images"}),
@@ -247,7 +249,7 @@ def dissociation_of(planted: PlantedResult, t: Translator) -> Dissociation:
 
 def _trust(row: Trust, planted: PlantedResult, labels: dict[str, str], t: Translator) -> TrustLine:
     return TrustLine(
-        arm=row.arm, arm_label=arm_label(row.arm, t), label=labels.get(row.method, row.method),
+        arm=row.arm, method=row.method, arm_label=arm_label(row.arm, t), label=labels.get(row.method, row.method),
         control=row.method in planted.controls, status=row.status, status_label=t(status_key(row.status)),
         **row.model_dump(include={"share_a", "share_b", "difference", "low", "high", "images"}),
     )  # fmt: skip

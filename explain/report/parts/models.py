@@ -25,6 +25,7 @@ def arm_of(name: str, run: Run, t: Translator) -> Arm:
         high=manifest.test.high,
         count=manifest.test.count,
         loss=manifest.test.loss,
+        trained_share=manifest.trained_parameters / manifest.total_parameters,
         recalls=recalls_of(run),
         confusion=confusion_of(run),
         calibration=calibration_of(run.predictions, t),

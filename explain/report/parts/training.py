@@ -18,6 +18,7 @@ def training_of(run: Run, t: Translator) -> Training:
         trials=tuple(_trial(trial, index == chosen) for index, trial in enumerate(manifest.trials)),
         trial_steps=sum(trial.steps for trial in manifest.trials),
         steps=manifest.steps,
+        total_steps=manifest.steps + sum(trial.steps for trial in manifest.trials),
         epochs=tuple(history),
         watched=watched,
         accuracy_gap=last and last.accuracy,

@@ -22,7 +22,7 @@ from explain.report.schema.failures import Failures
 from explain.report.schema.measured import Dissociation, Measured
 from explain.report.schema.models import Arm, MatchedRow
 from explain.report.schema.panels import MethodSettings, PanelSection, Picture
-from explain.report.schema.rates import Disturbed, Rates, Slice
+from explain.report.schema.rates import ArmDifference, Disturbed, Rates, Slice
 from explain.report.schema.reproducing import Reproducing
 from explain.report.schema.seeds import Seeds
 from explain.report.schema.words import Named
@@ -54,6 +54,7 @@ class Evidence(Record):
         config: the settings in which the arms differ, and those in which they must not.
         arms: every trained model, "vpt" and "ft" first.
         same_budget: every arm had as many trials and training steps as the next.
+        difference: of VPT and FT, with its tests; `differences` of every two arms, both ways.
         seeds: what the other seeds of the same study say; None for a pair on its own.
         good_classes: classes that are no defect, as declared; empty where nobody said.
         measured: what was measured of the maps; None where nothing was.
@@ -85,6 +86,7 @@ class Evidence(Record):
     resamples: int
     resample_seed: int
     difference: PairedResult
+    differences: tuple[ArmDifference, ...]
     seeds: Seeds | None
     good_classes: tuple[str, ...]
     rates: tuple[Rates, ...]

@@ -1,6 +1,6 @@
 """Schema of what was measured of the maps."""
 
-from explain.evidence.summary import Estimate, ModelFacts
+from explain.evidence.summary import Cell, Estimate, ModelFacts
 from explain.record import Record
 
 
@@ -95,12 +95,14 @@ class Measured(Record):
 
     Args:
         paragraphs: what was measured, in sentences.
+        cells: every number of the headline images, also those that no table prints.
         contrasts: the declared one first, then those that name an arm; `contrasts_more` are only in the evidence.
         contrasts_named: how many name an arm, in words.
         agreement_lead: how to read the agreement, with the least ceiling.
     """
 
     paragraphs: tuple[str, ...]
+    cells: tuple[Cell, ...]
     models: tuple[ModelFacts, ...]
     labels: dict[str, str]
     tables: tuple[Table, ...]
@@ -114,9 +116,10 @@ class Measured(Record):
 
 
 class TrustLine(Record):
-    """One method under the planted cues; the gate is a line of its own, without a label of a method."""
+    """One method under the planted cues, by its registered name; a gate is a line of its own, with no method."""
 
     arm: str
+    method: str
     arm_label: str
     label: str
     control: bool

@@ -7,13 +7,14 @@ from explain.report.schema.words import Named, PerArm
 
 
 class Arm(Record):
-    """One trained model: what it is, what it cost, how it does on the test images."""
+    """One trained model: what it is, what it cost, how it does on the test images; `trained_share` is 0-1."""
 
     name: str
     label: str
     tuning: str
     options: tuple[Named, ...]
     trained_parameters: int
+    trained_share: float
     total_parameters: int
     weights_bytes: int
     seconds_per_epoch: float

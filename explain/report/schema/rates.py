@@ -21,13 +21,24 @@ class Rates(Record):
         overkill: good images answered as defective, of the good ones; likewise.
         auroc: area under the ROC curve of defective against good; without a declared good class the mean over the
             classes, one against the rest.
-        ece: the expected calibration error is in the arm's calibration.
+        balanced: mean of the classes' recalls.
     """
 
     arm: str
+    balanced: Rate
     miss: Rate | None
     overkill: Rate | None
-    auroc: Rate | None
+    auroc: Rate
+
+
+class ArmDifference(Record):
+    """Accuracy of one arm less that of another on the same images, with its interval."""
+
+    first: str
+    second: str
+    mean: float
+    low: float
+    high: float
 
 
 class Slice(Record):

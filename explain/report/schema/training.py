@@ -23,7 +23,7 @@ class Training(Record):
 
     Args:
         trials, trial_steps: of the search.
-        steps: of the final training.
+        steps: of the final training; `total_steps` with those of the search.
         epochs: its history, as recorded.
         watched: part whose curve tells of overfitting, "test" or "val"; None when no images were held out.
         accuracy_gap, loss_gap: after the last epoch, training - watched accuracy (0-1) and watched - training loss.
@@ -37,6 +37,7 @@ class Training(Record):
     trials: tuple[Trial, ...]
     trial_steps: int
     steps: int
+    total_steps: int
     epochs: tuple[Epoch, ...]
     watched: str | None
     accuracy_gap: float | None
