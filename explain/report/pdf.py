@@ -24,6 +24,7 @@ from matplotlib.ft2font import FT2Font
 
 from explain.errors import ExplainError, IntegrityError
 from explain.i18n import translate
+from explain.report.attachments import attachments_of
 from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
 
 MISSING = "\ufffd"
@@ -135,6 +136,8 @@ def _fill(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> No
     for name, value in (("evidence.json", record), ("shown.json", printable(record)), ("text.json", printable(words))):
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
         (folder / name).write_text(text, encoding="utf-8")
+    for name, content in attachments_of(evidence).items():
+        (folder / name).write_bytes(content)
     for picture in evidence.pictures:
         (folder / Path(picture.file).name).write_bytes(pictures[picture.file])
     (folder / "fonts").mkdir()

@@ -14,9 +14,10 @@ TERMS = ("vpt", "ft", "linear_probe", "backbone", "prompt_tokens", "matched", "s
 
 def control_of(audit: Audit) -> Control:
     """The document's own data."""
-    stamps = tuple(
-        Stamp(role=role, name=signer.name, date=signer.date)
-        for role, signer in (("prepared", audit.prepared), ("checked", audit.checked), ("approved", audit.approved))
+    stamps = (
+        Stamp(role="prepared", **audit.prepared.model_dump()),
+        Stamp(role="checked", **audit.checked.model_dump()),
+        Stamp(role="approved", **audit.approved.model_dump()),
     )
     return Control(product=audit.product, line=audit.line, revision=audit.revision, owner=audit.owner,
                    valid_until=audit.valid_until, stamps=stamps)  # fmt: skip

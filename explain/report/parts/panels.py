@@ -41,8 +41,10 @@ def panels_of(
         ))  # fmt: skip
     shown = [panel.rule for panel in panels.panels]
     rules = tuple(RuleCount(rule=rule, matched=panels.record.matched[rule], shown=shown.count(rule)) for rule in RULES)
-    return PanelSection(seed=panels.record.plan.seed, scope=scope, clip_percentile=CLIP_PERCENTILE,
-                        opacity=OPACITY, grid=panels.grid, rules=rules, samples=tuple(samples))  # fmt: skip
+    return PanelSection(
+        seed=panels.record.plan.seed, per_rule=panels.record.plan.per_rule, scope=scope,
+        clip_percentile=CLIP_PERCENTILE, opacity=OPACITY, grid=panels.grid, rules=rules, samples=tuple(samples),
+    )  # fmt: skip
 
 
 def bars_of(pictures: Mapping[str, bytes]) -> dict[str, Picture]:

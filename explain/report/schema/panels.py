@@ -81,6 +81,7 @@ class PanelSection(Record):
     """The panels and how they were chosen and drawn."""
 
     seed: int
+    per_rule: int
     scope: str
     clip_percentile: float
     opacity: float
