@@ -21,7 +21,7 @@ from explain.report.parts.data import data_of
 from explain.report.parts.decision import decision_of
 from explain.report.parts.declared import control_of, glossary_of, history_of, operation_of, scope_of
 from explain.report.parts.failures import failures_of
-from explain.report.parts.measured import dissociation_of, measured_of, still_missing
+from explain.report.parts.measured import dissociation_of, measured_of
 from explain.report.parts.models import arm_of, matched_of
 from explain.report.parts.panels import bars_of, panels_of
 from explain.report.parts.rates import differences_of, rates_of, slices_of
@@ -29,7 +29,7 @@ from explain.report.parts.reproducing import reproducing_of
 from explain.report.parts.robustness import disturbed_of
 from explain.report.parts.seeds import seeds_of, sibling_pairs
 from explain.report.parts.settings import settings_of
-from explain.report.parts.summary import limitations_of, reading_of, statements_of
+from explain.report.parts.summary import limitations_of, missing_of, reading_of, statements_of
 from explain.report.parts.training import same_budget
 from explain.report.schema.crosswalk import Crosswalk
 from explain.report.schema.decision import Decision
@@ -45,9 +45,6 @@ UNDECIDED = Decision(
 )  # fmt: skip
 """Stands in the record until everything that a decision rests on is there."""
 
-NOT_EVALUATED = ("decision", "intended_use", "faithfulness", "planted", "agreement", "failure_review", "robustness",
-                 "operation", "standards", "signature")  # fmt: skip
-"""Parts of an audit that have no data until they are measured; without it they are printed as such."""
 
 
 def gather(
@@ -124,7 +121,7 @@ def gather(
         crosswalk=Crosswalk(statement="", frameworks=()),
         history=history_of(audit),
         glossary=glossary_of(t),
-        not_evaluated=still_missing(NOT_EVALUATED, summary, planted),
+        not_evaluated=(),
         versions=library_versions() | {name: version(name) for name in ("typst", "matplotlib-fontja")},
         colours={},
         files=_files(pair, study, panels),
@@ -140,6 +137,7 @@ def _finished(
         "decision": decision_of(evidence, declaration, audit, t, before=before),
         "colours": {model: model_colour(model) for model in sorted(_models(evidence))},
     })  # fmt: skip
+    evidence = evidence.model_copy(update={"not_evaluated": missing_of(evidence)})
     evidence = evidence.model_copy(update={"crosswalk": crosswalk_of(evidence, t)})
     return evidence.model_copy(update={"reproducing": reproducing_of(evidence, t)})
 

@@ -46,18 +46,6 @@ UNPRINTED = ("road_morf", "road_lerf", "score_difference", "ig_nodes", "area_sha
 MOST_COLUMNS, MOST_CONTRASTS = 6, 24
 
 
-def still_missing(names: Iterable[str], measured: Summary | None, planted: PlantedResult | None) -> tuple[str, ...]:
-    """Those parts of an audit that have no data although something was measured."""
-    found = set()
-    if measured is not None:
-        metrics = {cell.metric for cell in measured.cells if cell.method is not None}
-        found |= {"faithfulness"} if metrics & {"gain", "insertion", "deletion"} else set()
-        found |= {"agreement"} if measured.agreements else set()
-        found |= {"robustness"} if any(metric.startswith("drift_") for metric in metrics) else set()
-    found |= {"planted"} if planted is not None else set()
-    return tuple(name for name in names if name not in found)
-
-
 def measured_of(summary: Summary, t: Translator) -> Measured:
     """An evaluation in words and tables."""
     contrasts, left = _contrasts(summary, t)

@@ -5,6 +5,7 @@ from explain.metrics.statistics import largest_unseen_rate
 from explain.render.heatmap import Scope
 from explain.report.parts.answers import percent
 from explain.report.schema.answers import PairedResult
+from explain.report.schema.evidence import Evidence
 from explain.report.schema.models import Arm
 from explain.report.schema.panels import MethodSettings
 from explain.report.schema.seeds import Seeds
@@ -53,3 +54,22 @@ def limitations_of(
         "few_trainings": {"count": len(seeds.seeds) if seeds else 1},
     }
     return tuple(t(f"report.limitation.{name}", **values.get(name, {})) for name in names)
+
+
+def missing_of(evidence: Evidence) -> tuple[str, ...]:
+    """Parts of an audit that have no data; they are printed as not evaluated, in this order."""
+    measured, failures = evidence.measured, evidence.failures
+    metrics = {cell.metric for cell in measured.cells if cell.method is not None} if measured else set()
+    there = {
+        "decision": bool(evidence.decision.judged),
+        "intended_use": all(one.text for one in evidence.scope),
+        "rates": bool(evidence.good_classes),
+        "faithfulness": bool(metrics & {"gain", "insertion", "deletion"}),
+        "planted": evidence.dissociation is not None,
+        "agreement": measured is not None and bool(measured.agreements),
+        "failure_review": not failures.wrong or failures.reviewed > 0,
+        "robustness": bool(evidence.disturbed) or any(metric.startswith("drift_") for metric in metrics),
+        "operation": all(one.text for one in evidence.operation),
+        "signature": all(stamp.name for stamp in evidence.control.stamps),
+    }
+    return tuple(name for name, found in there.items() if not found)

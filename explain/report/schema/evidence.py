@@ -35,7 +35,9 @@ SECTIONS = ("control", "decision", "scope", "models", "matched", "data", "perfor
 """Keys of the sections, in the order in which they are numbered."""
 
 COMMANDS = {"faithfulness": "explain evaluate RUN", "agreement": "explain evaluate RUN",
-            "robustness": "explain evaluate RUN", "planted": "explain planted RUN"}  # fmt: skip
+            "robustness": "explain evaluate RUN", "decision": "explain declare", "intended_use": "explain declare",
+            "operation": "explain declare", "failure_review": "explain view RUN",
+            "planted": "explain planted RUN"}  # fmt: skip
 """What makes the parts of an audit that are missing."""
 
 Length = Literal["full", "brief"]
