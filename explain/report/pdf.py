@@ -13,6 +13,7 @@ import tempfile
 import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,6 +90,11 @@ def fonts() -> tuple[Path, Path]:
         raise ExplainError("the report needs the font of the package matplotlib-fontja; install it with pip")
     plain = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return Path(spec.origin).parent / "fonts" / "ipaexg.ttf", plain
+
+
+def engine_version() -> str:
+    """Version of the typesetter, which decides the bytes."""
+    return version("typst")
 
 
 def printable(value: Any) -> Any:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import torch
 
-from explain.criteria import Declaration
+from explain.criteria import Declaration, check_criteria, read_criteria
 from explain.errors import InputError
 from explain.files import write_atomically
 from explain.i18n import translate
 from explain.render.heatmap import Scope
-from explain.report.audit import Audit
+from explain.report.audit import FILE as AUDIT
+from explain.report.audit import Audit, read_audit
 from explain.report.content import gather
 from explain.report.panels import PER_RULE, Panels, Progress, draw_pictures, finished_panels, make_panels
 from explain.report.pdf import render_pages, render_pdf
@@ -125,7 +126,7 @@ def collect(
     translate(lang)  # an unknown language is an error before any map is computed
     pair = open_pair(run_or_pair)
     declaration, before = _declaration(pair, criteria)
-    stated = _audit(pair, audit)
+    stated = stated_for(pair, audit)
     if panels is None:
         panels = finished_panels(pair, per_rule)
     if panels is None:
@@ -159,11 +160,28 @@ def open_pair(run_or_pair: MatchedPair | str | Path) -> MatchedPair:
     return MatchedPair.load(folder)
 
 
+def stated_for(pair: MatchedPair, audit: str | Path | None = None) -> Audit | None:
+    """What people state of a pair: the given file, that of the pair's folder, or that of the study above it.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    if audit is not None:
+        return read_audit(audit)
+    here = pair.path.resolve()
+    folders = [here, here.parent] if here.name.startswith("seed") else [here]
+    return next((read_audit(folder / AUDIT) for folder in folders if (folder / AUDIT).is_file()), None)
+
+
 def _declaration(pair: MatchedPair, criteria: str | Path | None) -> tuple[Declaration | None, bool]:
     """The criteria, and whether they were declared before the training."""
-    return None, False
-
-
-def _audit(pair: MatchedPair, audit: str | Path | None) -> Audit | None:
-    """What people state."""
-    return None
+    own = pair.declaration
+    if criteria is None:
+        return own, own is not None
+    late = read_criteria(criteria)
+    if own is not None and own.sha256 != late.sha256:
+        raise InputError(f"{pair.path} was trained under criteria of its own, which {criteria} cannot replace; leave "
+                         "--criteria out, or train another run under them")  # fmt: skip
+    if own is None:
+        check_criteria(late.criteria, pair.vpt.manifest.class_names, pair.runs)
+    return own or late, own is not None

@@ -1,7 +1,11 @@
 """Schema of the methods' settings and of the panels."""
 
+from typing import Literal
+
 from explain.record import Record
 from explain.report.schema.words import PerArm
+
+Scope = Literal["map", "sample", "dataset"]
 
 
 class MethodSettings(Record):
@@ -82,7 +86,7 @@ class PanelSection(Record):
 
     seed: int
     per_rule: int
-    scope: str
+    scope: Scope
     clip_percentile: float
     opacity: float
     grid: tuple[int, int]
