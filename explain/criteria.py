@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from explain.data.names import find_obeyed
 from explain.errors import InputError
@@ -45,17 +45,53 @@ METRICS = {
 """Metrics with a name of their own -> what they are."""
 
 PATTERNS = {
-    "recall of ": "of a class: recall of local defect",
-    "accuracy over ": "difference to another arm on the same images: accuracy over ft",
-    "accuracy under ": "on changed images: accuracy under brightness, blur, shift or jpeg",
-    "planted test of ": "of a method: how much more of its map lies on the cue that the model was trained on",
+    "recall of ": "CLASS: share of its test images answered right",
+    "accuracy over ": "ARM: difference to another arm on the same images",
+    "accuracy under ": "CHANGE: on changed images; brightness, blur, shift or jpeg",
+    "planted test of ": "METHOD: how much more of its map lies on the cue that the model was trained on",
 }
-"""Metrics of something -> what that is. Any number of an evaluation can be asked for as well: gain of grad_cam."""
+"""Beginnings of the metrics of something -> of what, and what that is."""
+
+EVALUATED = {
+    "gain": "insertion area less deletion area; 0 for a random map",
+    "insertion": "insertion area",
+    "deletion": "deletion area",
+    "road_combined": "ROAD, both orders; 0 for a random map",
+    "infidelity": "scaled infidelity",
+    "max_sensitivity": "change of the map under small noise",
+    "completeness_gap": "relative, of Integrated Gradients",
+    "emprt": "gain in complexity over a randomised model",
+    "cascade_signed/all": "likeness to the map of a randomised model",
+    "cascade_absolute/all": "the same without signs",
+    "relevance_mass": "share of the map inside the mask",
+    "relevance_rank": "share of its top pixels inside the mask",
+    "pixel_auroc": "of the map against the mask; 0.5 for a random map",
+    "pointing_game": "peak inside the mask",
+    "equal_area_iou": "overlap of the mask with as large a part of the map",
+    "grid_game": "share of the map in its own picture of four",
+    "drift_brightness": "likeness of the maps with and without more light",
+    "drift_blur": "with and without blur",
+    "drift_shift": "with and without a shift",
+    "drift_jpeg": "with and without JPEG compression",
+    "gini": "how concentrated the map is",
+    "entropy": "how spread it is",
+    "effective_area": "area that it covers",
+}
+"""What `explain evaluate` measures of a method's maps, asked for as "gain of integrated_gradients"."""
+
+SHARES = {"accuracy", "balanced accuracy", "miss rate", "overkill rate", "auroc", "ece", "reviewed failures"}
+COUNTS = {"test images", "leaked images", "unmatched fields"}
 
 CHANGES = ("brightness", "blur", "shift", "jpeg")
 """What `accuracy under` knows."""
 
+AS_WRITTEN = ("recall of ", "accuracy over ")
+"""Behind these a name keeps its capital letters."""
+
 _LINE = re.compile(r"\s*(.+?)\s*(>=|<=|>|<)\s*([-\u2212]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(%?)\s*")
+
+MOST = 100
+"""Criteria that one file may hold."""
 
 FILE = "criteria.yaml"
 """Name of the file in a run's folder."""
@@ -117,10 +153,17 @@ class Entry(Record):
     required: bool = True
     why: Annotated[str, Field(max_length=1000)] = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        return _without_empty(values)
+
     @field_validator("criterion")
     @classmethod
     def _is_criterion(cls, value: str) -> str:
-        return str(Criterion.parse(value))
+        criterion = Criterion.parse(value)
+        _check_limit(criterion)
+        return str(criterion)
 
 
 class Criteria(Record):
@@ -137,7 +180,12 @@ class Criteria(Record):
     good_classes: tuple[str, ...] = ()
     declared_by: Annotated[str, Field(max_length=200)] = ""
     declared_on: Annotated[str, Field(max_length=40)] = ""
-    criteria: tuple[Entry, ...] = Field(min_length=1)
+    criteria: tuple[Entry, ...] = Field(min_length=1, max_length=MOST)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        return _without_empty(values)
 
     @field_validator("criteria", mode="before")
     @classmethod
@@ -152,11 +200,12 @@ class Criteria(Record):
     @field_validator("criteria")
     @classmethod
     def _differ(cls, value: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        seen: set[str] = set()
+        seen: set[Criterion] = set()
         for entry in value:
-            if entry.criterion in seen:
+            criterion = Criterion.parse(entry.criterion).model_copy(update={"percent": False})
+            if criterion in seen:
                 raise ValueError(f"{entry.criterion!r} is there twice")
-            seen.add(entry.criterion)
+            seen.add(criterion)
         return value
 
     @property
@@ -174,10 +223,10 @@ class Declaration(Record):
 
 
 def metric_name(text: str) -> str:
-    """One spelling of a metric: single spaces, small letters; the name behind "recall of" stays as it is written."""
+    """One spelling of a metric: single spaces, small letters; a class or an arm stays as it is written."""
     words = " ".join(text.split())
-    prefix = "recall of "
-    return prefix + words[len(prefix) :] if words.lower().startswith(prefix) else words.lower()
+    prefix = next((prefix for prefix in AS_WRITTEN if words.lower().startswith(prefix)), None)
+    return words.lower() if prefix is None else prefix + words[len(prefix) :]
 
 
 def read_criteria(path: str | Path) -> Declaration:
@@ -217,27 +266,44 @@ def check_criteria(criteria: Criteria, class_names: Iterable[str], arms: Iterabl
     Raises:
         InputError: an arm, a class, a method or a metric that there is not, with the nearest name.
     """
+    classes, arms = tuple(class_names), tuple(arms)
+    _check_known(criteria.model, arms, "model: the arm")
+    for name in criteria.good_classes:
+        _check_known(name, classes, "good_classes: the class")
+    for entry in criteria.criteria:
+        metric, line = Criterion.parse(entry.criterion).metric, repr(entry.criterion)
+        if metric in ("miss rate", "overkill rate") and not 0 < len(set(criteria.good_classes)) < len(classes):
+            raise InputError(f"the criterion {line} needs good_classes: the classes, some of {', '.join(classes)} but "
+                             "not all, that are no defect")  # fmt: skip
+        _check_metric(metric, line, classes, [arm for arm in arms if arm != criteria.model])
+
+
+def evaluated_name(text: str) -> str:
+    """A number of an evaluation as the evaluation calls it: "completeness gap" is completeness_gap."""
+    return text.replace(" ", "_")
+
+
+def _check_metric(metric: str, line: str, classes: tuple[str, ...], others: list[str]) -> None:
     from explain.methods.base import METHODS  # with torch, which reading criteria does not need
 
-    classes, arms = tuple(class_names), tuple(arms)
-    _check_known(criteria.model, arms, "arm")
-    for name in criteria.good_classes:
-        _check_known(name, classes, "class")
-    for metric in criteria.metrics:
-        if metric in ("miss rate", "overkill rate") and not 0 < len(set(criteria.good_classes)) < len(classes):
-            raise InputError(f"{metric!r} needs good_classes: the classes, some but not all, that are no defect")
-        prefix = next((prefix for prefix in PATTERNS if metric.startswith(prefix)), "")
-        rest = metric.removeprefix(prefix)
-        if prefix == "recall of ":
-            _check_known(rest, classes, "class")
-        elif prefix == "accuracy over ":
-            _check_known(rest, [arm for arm in arms if arm != criteria.model], "other arm")
-        elif prefix == "accuracy under ":
-            _check_known(rest, CHANGES, "change")
-        elif prefix or " of " in metric:
-            _check_known(metric.rpartition(" of ")[2], tuple(METHODS), "method")
-        elif metric not in METRICS:
-            _check_known(metric, (*METRICS, *(f"{prefix}…" for prefix in PATTERNS)), "metric")
+    prefix = next((prefix for prefix in PATTERNS if metric.startswith(prefix)), "")
+    name = metric.removeprefix(prefix)
+    if metric in METRICS:
+        return
+    if prefix == "recall of ":
+        _check_known(name, classes, f"{line}: the class")
+    elif prefix == "accuracy over ":
+        _check_known(name, others, f"{line}: the other arm")
+    elif prefix == "accuracy under ":
+        _check_known(name, CHANGES, f"{line}: the change")
+    elif prefix:
+        _check_known(name, METHODS, f"{line}: the method")
+    else:
+        known = [*METRICS, *(f"{beginning}…" for beginning in PATTERNS), *(f"{one} of METHOD" for one in EVALUATED)]
+        number, of, method = metric.rpartition(" of ")
+        if evaluated_name(number) not in EVALUATED:
+            _check_known(f"{number} of METHOD" if of else metric, known, f"{line}: the metric")
+        _check_known(method, METHODS, f"{line}: the method")
 
 
 def _check_known(name: str, known: Iterable[str], what: str) -> None:
@@ -245,8 +311,31 @@ def _check_known(name: str, known: Iterable[str], what: str) -> None:
     if name in names:
         return
     near = difflib.get_close_matches(name, names, 1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"the criteria name the {what} {name!r}, which there is not;{hint} known: {', '.join(names)}")
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"the criteria name something that there is not, {what} {name!r}; {hint}known: "
+                     f"{', '.join(names) or 'none'}")  # fmt: skip
+
+
+def _check_limit(criterion: Criterion) -> None:
+    """Refuse a limit that every model meets or that none can meet, most often a forgotten "%"."""
+    metric, limit, line = criterion.metric, criterion.bound, str(criterion)
+    if metric in COUNTS and (criterion.percent or limit != int(limit)):
+        raise InputError(f"{line!r} is about a number of things; give a whole number without %")
+    difference = metric.startswith(("accuracy over ", "planted test of "))
+    share = difference or metric in SHARES or metric.startswith(("recall of ", "accuracy under "))
+    least = -1.0 if difference else 0.0
+    if share and not least <= limit <= 1:
+        form = f"{metric} {criterion.comparison} {limit:g} %"
+        hint = f"; did you mean {form!r}?" if least * 100 <= limit <= 100 and not criterion.percent else ""
+        raise InputError(f"{line!r} can never decide: {metric} lies between {least:.0%} and 100 %{hint}")
+    out_of_reach = [("<", least)] + ([(">", 1.0)] if share else [])
+    if (share or metric in COUNTS) and (criterion.comparison, limit) in out_of_reach:
+        raise InputError(f"{line!r} can never be met; use {criterion.comparison}=")
+
+
+def _without_empty(values: Any) -> Any:
+    """The fields that say something: YAML reads `why:` with nothing behind it as null."""
+    return {key: value for key, value in values.items() if value is not None} if isinstance(values, dict) else values
 
 
 def _listed(value: Any) -> bool:

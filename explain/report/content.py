@@ -23,7 +23,7 @@ from explain.report.parts.declared import control_of, glossary_of, history_of, o
 from explain.report.parts.failures import failures_of
 from explain.report.parts.measured import dissociation_of, measured_of
 from explain.report.parts.models import arm_of, matched_of
-from explain.report.parts.panels import bars_of, panels_of
+from explain.report.parts.panels import bars_of, panels_of, shortened
 from explain.report.parts.rates import differences_of, rates_of, slices_of
 from explain.report.parts.reproducing import reproducing_of
 from explain.report.parts.robustness import disturbed_of
@@ -79,6 +79,8 @@ def gather(
     seeds = seeds_of(study, {arm.name: arm.label for arm in arms}, t)
     methods = tuple(settings_of(name, panels) for name in panels.record.plan.methods)
     matched = matched_of(pair, t)
+    shown = panels_of(pair, panels, pictures, scope, t)
+    shown = shortened(shown) if length == "brief" else shown
     good_classes = declaration.criteria.good_classes if declaration else ()
     evidence = Evidence(
         lang=lang,
@@ -106,11 +108,11 @@ def gather(
         slices=slices_of(pair, t),
         data=data_of(pair, audit, t),
         methods=methods,
-        panels=panels_of(pair, panels, pictures, scope, t),
-        bars=bars_of(pictures),
+        panels=shown,
+        bars=bars_of(pictures, methods),
         measured=measured_of(summary, t) if summary else None,
         dissociation=dissociation_of(planted, t) if planted else None,
-        failures=failures_of(pair, panels, declaration.criteria.model if declaration else "vpt", t),
+        failures=failures_of(pair, panels, shown, declaration.criteria.model if declaration else "vpt", t),
         disturbed=disturbed_of(pair, t),
         reading=reading_of(methods, scope, t),
         limitations=limitations_of(

@@ -14,6 +14,7 @@ from explain.render.plots import arm_label
 from explain.report.panels import ARMS, Panels
 from explain.report.parts.panels import answer_of
 from explain.report.schema.failures import Confused, Failure, Failures
+from explain.report.schema.panels import PanelSection
 from explain.reviews import Review, Reviews
 from explain.training.pair import MatchedPair
 
@@ -21,12 +22,13 @@ MOST = 20
 """Wrong answers that are printed; the most confident ones."""
 
 
-def failures_of(pair: MatchedPair, panels: Panels, arm: str, t: Translator) -> Failures:
+def failures_of(pair: MatchedPair, panels: Panels, section: PanelSection, arm: str, t: Translator) -> Failures:
     """What an arm answers wrong, the most confident answers first.
 
     Args:
         pair: the runs.
-        panels: the maps that are shown.
+        panels: the maps.
+        section: the panels that are printed.
         arm: the one that is decided on.
         t: words.
     """
@@ -35,7 +37,7 @@ def failures_of(pair: MatchedPair, panels: Panels, arm: str, t: Translator) -> F
     confidence = found.probabilities[np.arange(len(found.ids)), found.classes]
     order = wrong[np.argsort(-confidence[wrong], kind="stable")]
     reviews = Reviews(pair.path).by_sample()
-    shown = {panel.id: number for number, panel in enumerate(panels.panels, start=1)}
+    shown = {sample.id: number for number, sample in enumerate(section.samples, start=1)}
     confused = Counter((names[found.labels[row]], names[found.classes[row]]) for row in wrong)
     return Failures(
         arm=arm, arm_label=arm_label(arm, t), tested=len(found.ids), wrong=len(wrong),
@@ -54,7 +56,8 @@ def _failure(
     name = pair.runs[arm].predictions.ids[row]
     sample, review = pair.data.by_id[name], reviews.get(name)
     arms = dict.fromkeys((*ARMS, arm))
-    background = _background(pair, panels, arm, shown[name] - 1) if name in shown else {}
+    mapped = [panel.id for panel in panels.panels]
+    background = _background(pair, panels, arm, mapped.index(name)) if name in mapped else {}
     return Failure(
         id=name, truth=pair.vpt.manifest.class_names[sample.label],
         answers=tuple(answer_of(one, pair.runs[one], row, t) for one in arms), panel=shown.get(name),

@@ -1,7 +1,7 @@
 """The panels, for the evidence: which images and why, what the models answer, and every map's range."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,12 +11,24 @@ from explain.methods.base import METHODS
 from explain.render.heatmap import CLIP_PERCENTILE, OPACITY, Scope, View
 from explain.render.plots import arm_label
 from explain.report.panels import ARMS, BARS, RULES, Panels, bar_file, picture_file, view_panels
-from explain.report.schema.panels import Answer, Map, Measure, PanelSample, PanelSection, Picture, RuleCount
+from explain.report.schema.panels import (
+    Answer,
+    Map,
+    Measure,
+    MethodSettings,
+    PanelSample,
+    PanelSection,
+    Picture,
+    RuleCount,
+)
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 
 MEASURES = ("completeness_gap", "converged", "nodes", "prompt_share", "prompt_share_null")
 """Extras that are printed under a map when it has them."""
+
+BRIEF_PANELS = 3
+"""Images in a brief report."""
 
 PLACES = ("top_left", "top", "top_right", "left", "middle", "right", "bottom_left", "bottom", "bottom_right")
 
@@ -47,12 +59,22 @@ def panels_of(
     )  # fmt: skip
 
 
-def bars_of(pictures: Mapping[str, bytes]) -> dict[str, Picture]:
-    """The colour scales, by kind; their ends are printed in text, so they need no description."""
+def shortened(section: PanelSection, most: int = BRIEF_PANELS) -> PanelSection:
+    """The panels of a brief report: the first of each of the first rules that chose any."""
+    first = {sample.rule: sample for sample in reversed(section.samples)}
+    kept = tuple(first[rule] for rule in RULES if rule in first)[:most]
+    rules = tuple(row.model_copy(update={"shown": sum(sample.rule == row.rule for sample in kept)})
+                  for row in section.rules)  # fmt: skip
+    return section.model_copy(update={"samples": kept, "rules": rules})
+
+
+def bars_of(pictures: Mapping[str, bytes], methods: Iterable[MethodSettings]) -> dict[str, Picture]:
+    """The colour scales of these methods, by kind; their ends are printed in text, so they need no description."""
+    used = {method.picture for method in methods}
     return {
         kind: Picture(file=bar_file(kind), sha256=hashlib.sha256(pictures[bar_file(kind)]).hexdigest(), alt="")
-        for kind in BARS
-    }
+        for kind in BARS if kind in used
+    }  # fmt: skip
 
 
 def answer_of(arm: str, run: Run, row: int, t: Translator) -> Answer:
