@@ -6,6 +6,7 @@
     explain.attribute_dataset(pair, data, out="maps")  the maps of a whole data set -> MapArchive
     explain.evaluate(pair)                             how right the maps are, and how VPT and FT differ
     explain.write_report(pair, out="report.pdf")       what leaves the building
+    explain.verify_report("report.pdf")                whether it is what it says
 
 Names are imported on first use, so `import explain` is quick.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from explain.model import TunedModel as TunedModel
     from explain.prompts.bank import PromptBank as PromptBank
     from explain.prompts.store import PromptStore as PromptStore
+    from explain.report.verify import verify_report as verify_report
     from explain.report.write import write_report as write_report
     from explain.training.pair import MatchedPair as MatchedPair
     from explain.training.pair import load_pair as load_pair
@@ -63,6 +65,7 @@ _HOMES = {
     "train_study": "explain.training.study",
     "tune": "explain.tuning.base",
     "wrap": "explain.wrapping",
+    "verify_report": "explain.report.verify",
     "write_report": "explain.report.write",
 }
 

@@ -13,9 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from explain.cli_archive import archive, attribute
+from explain.cli_declare import declare
 from explain.cli_evaluate import evaluate, measures
 from explain.cli_planted import planted
 from explain.cli_prompts import prompts
+from explain.cli_report import report, verify
 from explain.cli_train import Device, leave, search, train, tunings
 from explain.cli_view import view, view_password
 from explain.console import console, errors, progress_bars, result_table
@@ -70,6 +72,7 @@ def demo(
 
 
 app.command()(attribute)
+app.command()(declare)
 app.command()(train)
 app.command()(search)
 app.command()(tunings)
@@ -103,23 +106,8 @@ def methods(
     console.print(table)
 
 
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a trained pair, such as runs/demo.")],
-    out: Annotated[Path | None, typer.Option(help="The PDF; default <run>/report.pdf.")] = None,
-    lang: Lang = "en",
-) -> None:
-    """Write the audit report of a pair as a PDF (PDF/A-3a and PDF/UA-1)."""
-    from explain.report.write import write_report
-
-    with progress_bars() as progress:
-        written = write_report(
-            run, out=out or run / "report.pdf", lang=lang,
-            progress=lambda done, total, what: progress("explaining chosen test images", done, total),
-        )  # fmt: skip
-    console.print(f"report: {written}", highlight=False)
-
-
+app.command()(report)
+app.command()(verify)
 app.command()(view)
 app.command()(view_password)
 

@@ -5,6 +5,7 @@ for. What is wrong is told with its line.
 """
 
 import math
+import re
 from typing import Any, TypeVar
 
 import yaml
@@ -18,6 +19,9 @@ MAX_DEPTH = 50
 
 MOST_CLAUSES = 20
 """Wrong fields that a message lists."""
+
+_OCTAL = re.compile("[-+]?0[0-9_]")
+"""A whole number with leading zeros, as of an article: YAML counts it in eights."""
 
 Lines = dict[tuple[Any, ...], int]
 """Path of a key, such as ("arms", "vpt", "tuning") -> its line, counted from 1."""
@@ -119,6 +123,8 @@ class _PlainLoader(yaml.SafeLoader):
             raise _problem(f"no value of its type ({error})", node) from None
         if isinstance(value, float) and not math.isfinite(value) or isinstance(value, int) and abs(value) >= 2**63:
             raise _problem("expected a finite number that 64 bits hold", node)
+        if isinstance(value, int) and not isinstance(value, bool) and _OCTAL.match(node.value):
+            raise _problem(f"{node.value} would be read as {value}; write it in quotes, or without leading zeros", node)
         return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

@@ -16,15 +16,15 @@ COLUMNS = ("section", "model", "method", "metric", "value", "low", "high", "imag
 
 def attachments_of(evidence: Evidence) -> dict[str, bytes]:
     """Every attachment but `evidence.json` by name; the same evidence gives the same bytes."""
-    found = {METRICS: _csv(COLUMNS, _metrics(evidence)), CONFIG: _config(evidence)}
+    found = {METRICS: _csv(COLUMNS, metrics_of(evidence)), CONFIG: _config(evidence)}
     if evidence.decision.criteria_text:
         found[CRITERIA] = evidence.decision.criteria_text.encode()
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(found.items()))
     return found | {SUMS: sums.encode()}
 
 
-def _metrics(evidence: Evidence) -> Iterator[tuple[NUMBER, ...]]:
-    """Every number with its interval."""
+def metrics_of(evidence: Evidence) -> Iterator[tuple[NUMBER, ...]]:
+    """Every number with its interval, in the order of `COLUMNS`."""
     for arm in evidence.arms:
         yield "performance", arm.name, "", "accuracy", arm.accuracy, arm.low, arm.high, arm.count
         yield "performance", arm.name, "", "cross_entropy", arm.loss, None, None, arm.count
@@ -64,7 +64,7 @@ def _config(evidence: Evidence) -> bytes:
 def _csv(heading: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heading)
+    writer.writerow([_cell(value) for value in heading])
     writer.writerows([_cell(value) for value in row] for row in rows)
     return stream.getvalue().encode()
 

@@ -3,10 +3,11 @@
 No program can know these things. What is not stated is printed as "not evaluated".
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from explain.data.names import find_obeyed
 from explain.errors import InputError
@@ -17,14 +18,31 @@ FILE = "audit.yaml"
 """Name of the file in a run's folder."""
 
 
+MOST = 200
+"""Entries that a list may hold."""
+
+
 def _as_text(value: Any) -> Any:
-    """YAML reads 2026-11-27 as a date and 3 as a number; both are text here."""
-    return value if isinstance(value, str | list | dict) else str(value)
+    """YAML reads 2026-11-27 as a date and 3 as a number; both are text here.
+
+    Raises:
+        ValueError: a number or a yes or no that was written in another way than it would be printed, such as 1.10.
+    """
+    if isinstance(value, bool | float):
+        raise ValueError("write it in quotes; YAML reads 1.10 as the number 1.1, and yes as true")
+    return str(value) if isinstance(value, int | date) else value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it must say something")
+    return value
 
 
 Short = Annotated[str, BeforeValidator(_as_text), Field(max_length=300)]
 Long = Annotated[str, BeforeValidator(_as_text), Field(max_length=4000)]
-Needed = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=4000)]
+NeededShort = Annotated[Short, AfterValidator(_not_blank)]
+NeededLong = Annotated[Long, AfterValidator(_not_blank)]
 
 
 class Stated(Record):
@@ -65,11 +83,11 @@ class Operation(Stated):
 
 
 class Override(Stated):
-    """A person's decision instead of the computed one."""
+    """A person's decision instead of the computed one; without a name and a reason there is none."""
 
     decision: Literal["approve", "conditional", "reject"]
-    name: Needed
-    reason: Needed
+    name: NeededShort
+    reason: NeededLong
     date: Short = ""
 
 
@@ -104,11 +122,11 @@ class Audit(Stated):
     approved: Signer = Signer()
     intended_use: IntendedUse = IntendedUse()
     capture: Long = ""
-    known_gaps: tuple[Long, ...] = ()
+    known_gaps: tuple[Long, ...] = Field(default=(), max_length=MOST)
     operation: Operation = Operation()
-    conditions: tuple[Long, ...] = ()
+    conditions: tuple[Long, ...] = Field(default=(), max_length=MOST)
     override: Override | None = None
-    history: tuple[Change, ...] = ()
+    history: tuple[Change, ...] = Field(default=(), max_length=MOST)
 
 
 def read_audit(path: str | Path) -> Audit:
@@ -119,8 +137,11 @@ def read_audit(path: str | Path) -> Audit:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}; `explain declare` writes a file to begin with") from None
+    except OSError as error:
+        raise InputError(f"cannot read the statements {path}: {error.strerror}; `explain declare` writes a file to "
+                         "begin with") from None  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from None
     audit = parse_record(text, str(path), Audit)
     obeyed = find_obeyed(audit.model_dump(mode="json"))
     if obeyed:

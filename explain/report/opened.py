@@ -41,16 +41,23 @@ class Opened:
     attachments: dict[str, bytes]
 
 
-class _Reading:
-    """`with reading:` turns whatever a damaged file makes the reader raise into an IntegrityError."""
+class Untrusted:
+    """`with Untrusted("the file"):` turns whatever damage makes a library raise into an IntegrityError.
 
-    def __enter__(self) -> "_Reading":
+    Args:
+        what: is read, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> "Untrusted":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, Exception) and not isinstance(error, IntegrityError | MemoryError):
             said = " ".join(str(error).split())[:200]
-            raise IntegrityError(f"the file cannot be read as a PDF ({type(error).__name__}: {said})") from None
+            raise IntegrityError(f"{self.what} cannot be read ({type(error).__name__}: {said})") from None
 
 
 def open_report(content: bytes) -> Opened:
@@ -59,7 +66,7 @@ def open_report(content: bytes) -> Opened:
     Raises:
         IntegrityError: no PDF, no evidence attached, or evidence of another form.
     """
-    with _Reading():
+    with Untrusted("the file"):
         attachments, streams = _contents(content)
     if "evidence.json" not in attachments:
         raise IntegrityError("the file holds no evidence.json; it is no report of this tool, or was changed")

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -27,6 +28,7 @@ from explain.errors import ExplainError, IntegrityError
 from explain.i18n import translate
 from explain.report.attachments import attachments_of
 from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
+from explain.report.schema.listing import Listing
 
 MISSING = "\ufffd"
 """Printed for a character that no font has a glyph for; evidence.json keeps the original."""
@@ -66,15 +68,58 @@ def _typeset(evidence: Evidence, pictures: Mapping[str, bytes], **output: Any) -
             f"the evidence does not have the content its id {evidence.id!r} stands for; gather it again"
         )
     _check_pictures(evidence, pictures)
+    t = translate(evidence.lang)
+    record = evidence.model_dump(mode="json")
+    texts = {"description": t("report.description", data=evidence.data.name), "commands": COMMANDS,
+             "author": f"explain-vit {evidence.versions['explain-vit']}",
+             "created": f"{evidence.created_at:%Y-%m-%d %H:%M %Z}"}  # fmt: skip
+    inside = {picture.file: pictures[picture.file] for picture in evidence.pictures} | attachments_of(evidence)
+    inside["evidence.json"] = _json(record)
+    return _compile("report.typ", record, evidence.lang, inside, texts, **output)
+
+
+def render_listing(listing: Listing) -> bytes:
+    """The PDF of a page that lists things; the same listing gives the same bytes.
+
+    Raises:
+        ExplainError: the typesetter refused; its hints are in the message.
+    """
+    moment = datetime.fromisoformat(listing.created)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    content: bytes = _compile(
+        "listing.typ", listing.model_dump(mode="json"), listing.lang, {}, {}, format="pdf",
+        pdf_standards=["a-3a", "ua-1"], timestamp=int(moment.timestamp()),
+    )  # fmt: skip
+    return content
+
+
+def _compile(
+    main: str, record: Any, lang: str, inside: Mapping[str, bytes], texts: Mapping[str, Any], **output: Any
+) -> Any:
+    """Typeset a page file on a record, in a folder of its own that is also its sandbox."""
     with tempfile.TemporaryDirectory(prefix="explain-report-") as name:
         folder = Path(name)
-        _fill(folder, evidence, pictures)
+        t = translate(lang)
+        words = {f"{room}.{key}": text for room in ("report", "term") for key, text in t.section(f"{room}.").items()}
+        shown = {"words": words, "author": f"explain-vit {version('explain-vit')}", **texts}
+        data = {"shown.json": _json(printable(record)), "text.json": _json(printable(shown))}
+        for file, content in (data | dict(inside)).items():
+            (folder / Path(file).name).write_bytes(content)
+        (folder / "fonts").mkdir()
+        for font in fonts():
+            shutil.copyfile(font, folder / "fonts" / font.name)
+        for page in files(__package__).joinpath("page").iterdir():
+            (folder / page.name).write_bytes(page.read_bytes())
         try:
-            return typst.compile(str(folder / "report.typ"), root=str(folder), font_paths=[str(folder / "fonts")],
+            return typst.compile(str(folder / main), root=str(folder), font_paths=[str(folder / "fonts")],
                                  ignore_system_fonts=True, **output)  # fmt: skip
         except typst.TypstError as error:
             hints = " ".join(error.hints) or "this is a fault of the report's template, not of your data"
             raise ExplainError(f"the report could not be typeset: {error.message} ({hints})") from None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1).encode()
 
 
 def fonts() -> tuple[Path, Path]:
@@ -126,28 +171,3 @@ def _check_pictures(evidence: Evidence, pictures: Mapping[str, bytes]) -> None:
         content = pictures.get(picture.file)
         if content is None or hashlib.sha256(content).hexdigest() != picture.sha256:
             raise IntegrityError(f"picture {picture.file} is missing or not the one the evidence records")
-
-
-def _fill(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> None:
-    """Everything the template reads, in one folder that is also its sandbox."""
-    record = evidence.model_dump(mode="json")
-    t = translate(evidence.lang)
-    words = {
-        "words": {f"{room}.{key}": text for room in ("report", "term") for key, text in t.section(f"{room}.").items()},
-        "commands": COMMANDS,
-        "author": f"explain-vit {evidence.versions['explain-vit']}",
-        "description": t("report.description", data=evidence.data.name),
-        "created": f"{evidence.created_at:%Y-%m-%d %H:%M %Z}",
-    }
-    for name, value in (("evidence.json", record), ("shown.json", printable(record)), ("text.json", printable(words))):
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
-        (folder / name).write_text(text, encoding="utf-8")
-    for name, content in attachments_of(evidence).items():
-        (folder / name).write_bytes(content)
-    for picture in evidence.pictures:
-        (folder / Path(picture.file).name).write_bytes(pictures[picture.file])
-    (folder / "fonts").mkdir()
-    for font in fonts():
-        shutil.copyfile(font, folder / "fonts" / font.name)
-    for page in files(__package__).joinpath("page").iterdir():
-        (folder / page.name).write_bytes(page.read_bytes())

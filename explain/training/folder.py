@@ -90,7 +90,7 @@ def claim(
     disturbed = noisy_labels(data, split.train, recipe.label_noise, seed)
     if (folder / "recipe.json").is_file():
         _check_same(folder, data, split, recipe)
-    declared = _declared(folder, data, recipe, criteria)
+    declared = check_declared(folder, data, recipe, criteria)
     if write:
         try:
             _write(folder, data, split, recipe, disturbed.noise)
@@ -105,26 +105,36 @@ def claim(
     return Material(disturbed.data, data.fingerprint, split, None if declared is None else declared.sha256)
 
 
-def _declared(folder: Path, data: Dataset, recipe: Recipe, given: str | Path | None) -> Declaration | None:
-    """The criteria that these runs are trained under."""
+def check_declared(folder: Path, data: Dataset, recipe: Recipe, given: str | Path | None) -> Declaration | None:
+    """The criteria that runs in a folder are trained under; None where none are declared.
+
+    Args:
+        folder, data, recipe: as in `claim`.
+        given: the YAML file; None for that of the folder.
+
+    Raises:
+        InputError: they cannot be held against these arms and classes, are not those that the folder was begun under,
+            or come after a training has begun. A search alone looks at no test image: criteria may follow it.
+    """
     kept = read_criteria(folder / CRITERIA) if (folder / CRITERIA).is_file() else None
     trained = [read_json(path) for path in sorted(folder.glob("*/manifest.json"))]
-    others = {manifest.get("arm") for manifest in trained
+    unlike = {manifest.get("arm") for manifest in trained
               if manifest.get("criteria_sha256") != (kept and kept.sha256)}  # fmt: skip
-    if kept is not None and others:
-        raise InputError(f"{folder / CRITERIA} is not the file that {', '.join(map(str, others))} was trained under; "
+    if kept is not None and unlike:
+        raise InputError(f"{folder / CRITERIA} is not the file that {', '.join(map(str, unlike))} was trained under; "
                          "restore it from a backup, or choose another output folder")  # fmt: skip
-    if given is None:
-        return kept
-    asked = read_criteria(given)
+    asked = kept if given is None else read_criteria(given)
+    if asked is None:
+        return None
     if kept is not None and kept.sha256 != asked.sha256:
         raise InputError(f"{folder} was begun under other criteria ({CRITERIA} there); what is declared is not "
                          "exchanged afterwards: choose another output folder")  # fmt: skip
-    if kept is None and trained:
-        raise InputError(f"{folder} holds runs that were trained without criteria; a declaration after the training is "
-                         "none: choose another output folder, or give them to `explain report --criteria`, which says "
-                         "that they came late")  # fmt: skip
-    check_criteria(asked.criteria, data.class_names, recipe.arms)
+    if kept is None and (trained or any(folder.glob("*/checkpoint.safetensors"))):
+        raise InputError(f"{folder} holds a training that was begun without criteria; what is declared after it is no "
+                         "declaration: choose another output folder, or give them to `explain report --criteria`, "
+                         "which says that they came late")  # fmt: skip
+    others = read_json(folder / "recipe.json")["arms"] if (folder / "recipe.json").is_file() else {}
+    check_criteria(asked.criteria, data.class_names, recipe.arms | others)
     return asked
 
 

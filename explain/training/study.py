@@ -13,11 +13,13 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from explain.attribution import Array
+from explain.criteria import FILE as CRITERIA
 from explain.data.base import Dataset, load_data
 from explain.errors import InputError, IntegrityError, MismatchedRunsError
 from explain.files import read_json, write_json
 from explain.metrics.statistics import Difference, SeedDifference, paired_seeds, two_way_bootstrap
 from explain.record import Record
+from explain.training.folder import check_declared
 from explain.training.images import Progress, quiet
 from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
@@ -165,6 +167,11 @@ def train_study(
     folder = Path(out) if out is not None else Path("runs") / dataset.name
     split_seed = seeds[0] if recipe.split_seed is None else recipe.split_seed
     workshop = Workshop(machine or Machine(), progress)
+    folders = [seed_folder(folder, seed) for seed in seeds]
+    if criteria is None:  # a seed that is added later is held against those of the others
+        criteria = next((found / CRITERIA for found in folders if (found / CRITERIA).is_file()), None)
+    for found in folders:
+        check_declared(found, dataset, recipe, criteria)
     for seed in seeds:
         own = recipe.model_copy(update={"seed": seed, "split_seed": split_seed})
         said = workshop.saying(f"seed {seed}: ")

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 FLOORS: list[set[str]] = [
     {"app"},
     {"explain.cli"},
-    {"explain.cli_evaluate", "explain.cli_planted", "explain.cli_archive", "explain.cli_view"},
+    {"explain.cli_evaluate", "explain.cli_planted", "explain.cli_archive", "explain.cli_view", "explain.cli_declare",
+     "explain.cli_report"},
     {"explain.cli_train", "explain.cli_prompts"},
     {"explain.console", "explain.demo", "app.server", "app.passwords"},  # a command line starts the viewer
     {"explain.report", "explain.export"},

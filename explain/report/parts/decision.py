@@ -6,7 +6,7 @@ Everything is measured from the evidence itself, so that whoever has only the re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from explain.criteria import Criteria, Criterion, Declaration, Entry, parse_criteria
+from explain.criteria import Criteria, Criterion, Declaration, Entry, evaluated_name, parse_criteria
 from explain.errors import InputError
 from explain.i18n import Translator, translate
 from explain.record import differences
@@ -15,6 +15,9 @@ from explain.report.schema.decision import Decision, Judged, Outcome, Override, 
 from explain.report.schema.evidence import Evidence
 from explain.report.schema.models import Arm
 from explain.report.schema.rates import Rate
+
+MOST_NAMES = 4
+"""Criteria that a sentence names."""
 
 
 class Found(NamedTuple):
@@ -61,9 +64,15 @@ def judge_again(evidence: Evidence) -> list[str]:
     again = _computed(evidence, declaration, t, before=said.declared == "before")
     kept = {"override", "final", "final_label", "conditions"}
     found = list(differences(said.model_dump(mode="json", exclude=kept), again.model_dump(mode="json", exclude=kept)))
-    final = said.override.decision if said.override else again.computed
-    if said.final != final:
-        found.append(f"final is {said.final} there and {final} now")
+    override = said.override
+    final = override.decision if override else again.computed
+    label = t(f"report.decision.{final}")
+    if (said.final, said.final_label) != (final, label):
+        found.append(f"final is {said.final} ({said.final_label}) there and {final} ({label}) now")
+    if override and (override.decision_label != label or final == "not_evaluated"):
+        found.append(f"override is {override.decision} ({override.decision_label}) there, which nobody can decide")
+    if override and not (override.name.strip() and override.reason.strip()):
+        found.append("override has no name or no reason there")
     return found
 
 
@@ -79,7 +88,9 @@ def _computed(evidence: Evidence, declaration: Declaration | None, t: Translator
         sha256=declaration.sha256 if declaration else "", criteria_text=declaration.text if declaration else "",
         judged=judged, computed=computed, computed_label=t(f"report.decision.{computed}"), override=None,
         final=computed, final_label=t(f"report.decision.{computed}"), conditions=(),
-        sentences=_sentences(judged, declaration is not None, label, t, before=before),
+        sentences=_sentences(judged, computed, label, t, before=before) if declaration else (
+            t("report.decision.no_criteria"),
+        ),
     )  # fmt: skip
 
 
@@ -94,16 +105,24 @@ def _outcome(judged: tuple[Judged, ...], *, before: bool) -> Outcome:
 
 
 def _sentences(
-    judged: tuple[Judged, ...], declared: bool, arm: str, t: Translator, *, before: bool
+    judged: tuple[Judged, ...], computed: Outcome, arm: str, t: Translator, *, before: bool
 ) -> tuple[str, ...]:  # fmt: skip
-    if not declared:
-        return (t("report.decision.no_criteria"),)
-    met = sum(one.status == "pass" for one in judged)
-    lines = [t("report.decision.met", met=met, count=len(judged), arm=arm)]
+    unmet = [one for one in judged if one.status != "pass"]
+    required = [one for one in unmet if one.required]
     missing = sum(one.status == "not_evaluated" for one in judged)
+    lines = [t("report.decision.met", met=len(judged) - len(unmet), count=len(judged), arm=arm)]
     lines += [t("report.decision.missing", count=missing)] if missing else []
+    lines += [t("report.decision.required", count=len(required), names=_names(required))] if required else []
+    if unmet and computed == "conditional":
+        lines.append(t("report.decision.others", count=len(unmet), names=_names(unmet)))
     lines.append(t(f"report.decision.{'before' if before else 'after'}"))
     return tuple(lines)
+
+
+def _names(judged: list[Judged]) -> str:
+    """The first few by name."""
+    shown = "; ".join(one.label for one in judged[:MOST_NAMES])
+    return shown + ("; …" if len(judged) > MOST_NAMES else "")
 
 
 def _judge(entry: Entry, evidence: Evidence, criteria: Criteria, t: Translator) -> Judged:
@@ -113,7 +132,7 @@ def _judge(entry: Entry, evidence: Evidence, criteria: Criteria, t: Translator) 
     status: Status = "not_evaluated" if bound is None else "pass" if criterion.fulfilled(bound) else "fail"
     note = ""
     if found is None:
-        note = t(f"report.decision.how.{_source(criterion.metric)}")
+        note = t(f"report.decision.how.{_source(criterion.metric, criteria)}")
     elif status == "fail" and criterion.fulfilled(found.value):
         note = t("report.decision.near")
     return Judged(
@@ -191,7 +210,7 @@ def _planted(evidence: Evidence, arm: Arm, method: str) -> Found | None:
 
 def _evaluated(evidence: Evidence, arm: Arm, name: str, method: str) -> Found | None:
     for cell in evidence.measured.cells if evidence.measured else ():
-        if (cell.model, cell.method) == (arm.name, method) and cell.metric in (name, name.replace(" ", "_")):
+        if (cell.model, cell.method, cell.metric) == (arm.name, method, evaluated_name(name)):
             it = cell.estimate
             if it.mean is not None and it.low is not None and it.high is not None:
                 return Found(it.mean, it.low, it.high, it.images)
@@ -220,13 +239,15 @@ OF: dict[str, Callable[[Evidence, Arm, str], Found | None]] = {
 """Metrics of something, by their beginning; those of `explain.criteria.PATTERNS`."""
 
 
-def _source(metric: str) -> str:
+def _source(metric: str, criteria: Criteria) -> str:
     """What measures a metric: a key of the words that say so."""
     if metric.startswith("planted test of "):
         return "planted"
-    if metric.startswith("accuracy under ") or (" of " in metric and not metric.startswith("recall of ")):
-        return "evaluate"
-    return "run"
+    if metric in ("miss rate", "overkill rate") and not criteria.good_classes:
+        return "good_classes"
+    if metric in PLAIN or metric.startswith("accuracy over "):
+        return "run"
+    return "class" if metric.startswith("recall of ") else "evaluate"
 
 
 def _label(metric: str, evidence: Evidence, t: Translator) -> str:
@@ -238,8 +259,10 @@ def _label(metric: str, evidence: Evidence, t: Translator) -> str:
             return t(f"report.decision.metric.{prefix.strip().replace(' ', '_')}",
                      name=_name(metric.removeprefix(prefix), evidence, t))  # fmt: skip
     name, _, method = metric.rpartition(" of ")
-    key = f"term.metric.{name.replace(' ', '_')}"
-    return t("report.decision.metric.of", metric=t(key) if key in t else name, name=_name(method, evidence, t))
+    key = evaluated_name(name).replace("/", "_")
+    keys = [f"{room}.metric.{key}" for room in ("report.decision", "term")]
+    label = next((t(key) for key in keys if key in t), name)
+    return t("report.decision.metric.of", metric=label, name=_name(method, evidence, t))
 
 
 def _name(name: str, evidence: Evidence, t: Translator) -> str:
