@@ -14,7 +14,7 @@ from explain.attribution import Array
 from explain.engine import load_images
 from explain.errors import IntegrityError
 from explain.evidence.bench import build
-from explain.evidence.measures.drift import DISTURBANCES, change_pixels
+from explain.evidence.changes import DISTURBANCES, change_pixels
 from explain.evidence.scorer import run_forwards
 from explain.files import read_json, write_json
 from explain.passes import Passes

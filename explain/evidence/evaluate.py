@@ -27,7 +27,6 @@ from explain.evidence.bench import Bench, Setting, build
 from explain.evidence.choice import Choice, choose_images
 from explain.evidence.disturbed import measure_disturbed
 from explain.evidence.found import EVIDENCE
-from explain.evidence.measures.drift import Drift
 from explain.evidence.page import FILE as PAGE
 from explain.evidence.page import summary_page
 from explain.evidence.scorer import run_forwards
@@ -129,7 +128,7 @@ def evaluate(
         Machine(device=device).torch_device, memory_budget, progress,
     )  # fmt: skip
     found = _Job(setting, pairs, tuple(arms)).run(asked, images, rest, later_images, random_labels)
-    if data is None and any(isinstance(one, Drift) for one in asked):
+    if data is None:
         measure_disturbed(pairs[0], target, seed=seed, device=setting.device, progress=progress)
     return found
 

@@ -87,12 +87,12 @@ def _jpegs(pdf: pikepdf.Pdf) -> Iterator[bytes]:
         if number > MOST_STREAMS:
             raise IntegrityError(f"the file has more than {MOST_STREAMS} objects")
         if isinstance(found, pikepdf.Stream) and found.get("/Filter") == "/DCTDecode":
-            yield found.read_raw_bytes()
+            yield bytes(found.read_raw_bytes())
 
 
 def _unpacked(stream: pikepdf.Object) -> bytes:
     """A stream's bytes, up to `LARGEST_BYTES`."""
-    raw, packing = stream.read_raw_bytes(), stream.get("/Filter")
+    raw, packing = bytes(stream.read_raw_bytes()), stream.get("/Filter")
     if packing is None:
         return raw
     if packing != "/FlateDecode":
