@@ -1,4 +1,4 @@
-"""Everything that a report can hold, on a pair of seeded random numbers: criteria, statements, reviews, measurements."""
+"""Everything that a report can hold, on a pair of seeded random numbers: criteria, statements, reviews, numbers."""
 
 import io
 import re
@@ -68,7 +68,8 @@ class FakeReport:
 
     def evidence(self, lang: str = "en", length: Length = "full", **other: Any) -> Evidence:
         """What is printed; `other` goes to `gather`."""
-        values = {"declaration": self.declaration, "before": True, "audit": AUDIT, "pictures": self.pictures} | other
+        values: dict[str, Any] = {"declaration": self.declaration, "before": True, "audit": AUDIT,
+                                  "pictures": self.pictures, **other}  # fmt: skip
         return gather(self.pair, self.panels, lang, length=length, **values)
 
 

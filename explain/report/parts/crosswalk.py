@@ -97,13 +97,13 @@ def sections_with_data(evidence: Evidence) -> set[str]:
     found = {
         "control": bool(control.product and control.owner),
         "decision": bool(evidence.decision.judged),
-        "scope": any(one.text for one in evidence.scope),
+        "scope": all(one.text for one in evidence.scope),
         "panels": bool(evidence.panels.samples),
         "faithfulness": measured is not None or evidence.dissociation is not None,
         "agreement": measured is not None and bool(measured.agreements),
         "failures": evidence.failures.wrong == 0 or evidence.failures.reviewed > 0,
         "robustness": bool(evidence.disturbed),
-        "operation": any(one.text for one in evidence.operation),
+        "operation": all(one.text for one in evidence.operation),
         "signoff": bool(evidence.history) and all(stamp.name for stamp in control.stamps),
     }
     always = {"models", "matched", "data", "performance", "settings", "limitations", "reproducing"}
