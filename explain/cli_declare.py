@@ -9,6 +9,7 @@ import typer
 from explain.console import console
 from explain.criteria import EVALUATED, METRICS, PATTERNS
 from explain.criteria import FILE as CRITERIA
+from explain.data.names import printable
 from explain.errors import InputError
 
 WIDTH = 32
@@ -128,7 +129,7 @@ def starter_criteria(classes: list[str], good: list[str], model: str) -> str:
         HEAD,
         _field(f"model: {_quoted(model)}", "the arm that is decided on, such as vpt or ft"),
         _field(f"good_classes: [{', '.join(map(_quoted, good))}]",
-               "classes that are no defect" + (f", of {', '.join(classes)}" if classes else "")),
+               "classes that are no defect" + (f", of {printable(', '.join(classes))}" if classes else "")),
         _field('declared_by: ""', "who answers for these criteria"),
         _field('declared_on: ""', "on which day, such as 2026-11-27"),
         "criteria:",
