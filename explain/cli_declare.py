@@ -176,16 +176,15 @@ def _quoted(text: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Make a file unless it is there."""
+    there = path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError:
-        console.print(f"kept     {path}", highlight=False, soft_wrap=True)
+        if not there:
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
     except OSError as error:
         raise InputError(f"nothing can be written in {path.parent} ({error.strerror}); choose another folder") from None
-    else:
-        console.print(f"written  {path}", highlight=False, soft_wrap=True)
+    console.print(f"{'kept' if there else 'written':8} {path}", highlight=False, soft_wrap=True)
 
 
 WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}

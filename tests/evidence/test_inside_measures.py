@@ -12,8 +12,9 @@ from torch import Tensor
 
 from explain.attribution import Array
 from explain.evidence.base import MEASURES, Row
+from explain.evidence.changes import compressed, shifted
 from explain.evidence.inside import block_attention, block_drift, block_features, prompt_chance
-from explain.evidence.measures.drift import compressed, disturbed, shifted
+from explain.evidence.measures.drift import disturbed
 from explain.evidence.measures.randomisation import cascade_stages, permute
 from explain.evidence.subject import Subject
 from explain.model import TunedModel

@@ -80,9 +80,9 @@ def crosswalk_of(evidence: Evidence, t: Translator) -> Crosswalk:
                 clause=t(f"{key}.clause") if name in NAMED else number, asks=t(key), sections=sections, state=state,
                 state_label=t(f"report.crosswalk.state.{state}"),
             ))  # fmt: skip
-        key = f"report.crosswalk.{name}"
-        frameworks.append(Framework(name=t(f"{key}.name"), edition=t(f"{key}.edition"), caveat=t(f"{key}.caveat"),
-                                    rows=tuple(rows)))  # fmt: skip
+        key, caveat = f"report.crosswalk.{name}", f"report.crosswalk.{name}.caveat"
+        frameworks.append(Framework(name=t(f"{key}.name"), edition=t(f"{key}.edition"),
+                                    caveat=t(caveat) if caveat in t else "", rows=tuple(rows)))  # fmt: skip
     return Crosswalk(statement=t("report.crosswalk.statement"), frameworks=tuple(frameworks))
 
 
