@@ -11,18 +11,21 @@ import numpy as np
 import pypdf
 import pytest
 from fake_pair import make_fake_pair
+from fake_report import with_arms
 
 from explain.attribution import Attribution
 from explain.errors import ExplainError, InputError, IntegrityError, UnknownNameError
 from explain.files import write_json
+from explain.i18n import translate
 from explain.report import pdf
 from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import MISSING, printable, render_pdf
-from explain.report.schema.evidence import Evidence, evidence_id
+from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
 from explain.report.write import open_pair, write_report
 from explain.training.pair import MATCHED_FIELDS, MatchedPair
 
+EN = translate("en")
 HOSTILE = (
     '#panic("x") *b* $x$ `r` <l> @ref',
     "{probability} {0} // /* \\",
@@ -129,15 +132,20 @@ def test_claims_limits_and_gaps_are_printed(reader: pypdf.PdfReader, evidence: E
     text = text_of(reader)
     for sentence in (*evidence.statements, *evidence.reading, *evidence.limitations):
         assert re.sub(r"\s+", " ", sentence) in text
-    assert text.count("not evaluated") == len(evidence.not_evaluated)
+    assert len(evidence.not_evaluated) == 10
+    section = text[text.rindex("14 Limitations") : text.rindex("15 Operation")]
+    for name in evidence.not_evaluated:
+        row = f"{EN(f'report.missing.{name}.title')} {EN(f'report.missing.{name}.what')} "
+        row += f"{EN('report.missing.command', command=COMMANDS[name])} " if name in COMMANDS else ""
+        assert f"{row}not evaluated" in section
     assert f"Page 1 of {len(reader.pages)}" in text and f"Document {evidence.id}" in text
 
 
 def test_the_attached_evidence_is_the_evidence(reader: pypdf.PdfReader, evidence: Evidence) -> None:
     (content,) = reader.attachments["evidence.json"]
     assert Evidence.model_validate_json(content) == evidence
-    names = reader.trailer["/Root"]["/AF"]
-    assert names[0].get_object()["/AFRelationship"] == "/Data"
+    files = [file.get_object() for file in reader.trailer["/Root"]["/AF"]]
+    assert {str(file["/UF"]): file["/AFRelationship"] for file in files}["evidence.json"] == "/Data"
 
 
 def test_the_file_claims_archive_and_accessibility(reader: pypdf.PdfReader, evidence: Evidence) -> None:
@@ -177,7 +185,7 @@ def test_japanese_pages_are_japanese(fake_pair: MatchedPair, fake_panels: Panels
     reader = pypdf.PdfReader(io.BytesIO(render_pdf(gather(fake_pair, fake_panels, "ja"), jpegs)))
     text = re.sub(r"\s+", "", text_of(reader))
     assert reader.trailer["/Root"]["/Lang"] == "ja-JP"
-    for word in ("同一条件での学習", "ヒートマップ", "未評価", "作成", "確認", "承認", "正解率"):
+    for word in ("同一条件学習の証跡", "ヒートマップ", "未評価", "作成", "確認", "承認", "正解率"):
         assert word in text
 
 
@@ -256,13 +264,12 @@ def test_what_was_not_recorded_is_said_and_not_drawn(evidence: Evidence, jpegs: 
 
 @pytest.mark.parametrize("arms", [1, 2])
 def test_one_epoch_and_many_arms_are_typeset(evidence: Evidence, jpegs: dict[str, bytes], arms: int) -> None:
-    record = evidence.model_dump(mode="json")
-    record["arms"] += [record["arms"][2] | {"name": f"arm{n}", "label": f"Arm {n}"} for n in range(arms)]
+    record = with_arms(evidence, [f"Arm {n}" for n in range(arms)]).model_dump(mode="json")
     for arm in record["arms"]:
         arm["training"]["epochs"] = arm["training"]["epochs"][:1]
     text = rebuilt(record, jpegs)
-    assert f"Arm {arms - 1}" in text and "Page 1 of" in text.split("1 Matched training")[0]  # the cover is one page
-    assert text.split("1 Matched training")[0].count("Page") == 1
+    cover = text.split("2 Decision")[0]
+    assert f"Arm {arms - 1}" in text and "Page 1 of" in cover and cover.count("Page") == 1  # the cover is one page
 
 
 def test_unequal_budgets_and_fields_set_apart_are_said_aloud(evidence: Evidence, jpegs: dict[str, bytes]) -> None:
@@ -277,6 +284,7 @@ def test_a_report_without_panels_or_rejected_files_is_typeset(evidence: Evidence
     record = evidence.model_dump(mode="json") | {"id": ""}
     record["panels"]["samples"] = []
     record["data"]["rejected"] = []
+    record["failures"]["rows"] = [row | {"panel": None} for row in record["failures"]["rows"]]
     bars = {name: content for name, content in jpegs.items() if name.startswith("bar.")}
     text = rebuilt(record, bars)
     assert "No test image was chosen" in text and "Every file could be used" in text
