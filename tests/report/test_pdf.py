@@ -12,6 +12,7 @@ import pypdf
 import pytest
 from fake_pair import make_fake_pair
 from fake_report import with_arms
+from pydantic import ValidationError
 
 from explain.attribution import Attribution
 from explain.errors import ExplainError, InputError, IntegrityError, UnknownNameError
@@ -337,3 +338,12 @@ def test_a_new_scope_is_another_picture_and_says_so(tmp_path: Path) -> None:
     text = text_of(pypdf.PdfReader(write_report(pair, tmp_path / "a.pdf", scope="dataset")))
     assert "shared over the data set" in text
     assert isinstance(Panels.load(pair.path).maps["vpt"]["grad_cam"], Attribution)
+
+
+@pytest.mark.parametrize("name", ["fonts", "..", "", "shown.json", "report.typ", "evidence.json", "a/b.jpg", "/x.jpg",
+                                  "../x.jpg", "x\0.jpg", "a" * 300 + ".jpg", "x.jpg\n", ".jpg"])  # fmt: skip
+def test_a_picture_is_a_file_of_its_own_beside_the_page(evidence: Evidence, name: str) -> None:
+    record = evidence.model_dump(mode="json") | {"id": ""}
+    record["panels"]["samples"][0]["input"]["file"] = name
+    with pytest.raises(ValidationError, match="file"):
+        Evidence.model_validate(record)

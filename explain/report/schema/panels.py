@@ -1,6 +1,8 @@
 """Schema of the methods' settings and of the panels."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from explain.record import Record
 from explain.report.schema.words import PerArm
@@ -25,7 +27,7 @@ class MethodSettings(Record):
 class Picture(Record):
     """A picture of the report: its file name, hash and description."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,150}\.jpg$")]
     sha256: str
     alt: str
 
