@@ -282,11 +282,15 @@ def view_panels(panels: Panels, *, scope: Scope = "map") -> dict[tuple[int, str,
 def draw_pictures(panels: Panels, *, scope: Scope = "map") -> dict[str, bytes]:
     """Every picture of a report as JPEG, by file name: `003.jpg` is an input, `003.vpt.grad_cam.jpg` a map,
     `bar.signed.jpg` the colour scale of signed maps."""
-    pictures = {bar_file(kind): encode_jpeg(colour_bar(signed=kind == "signed", size=BAR_PX)) for kind in BARS}
-    pictures |= {picture_file(index): encode_jpeg(image) for index, image in enumerate(panels.inputs)}
+    pictures = draw_bars() | {picture_file(index): encode_jpeg(image) for index, image in enumerate(panels.inputs)}
     for (index, arm, name), view in view_panels(panels, scope=scope).items():
         pictures[picture_file(index, arm, name)] = encode_jpeg(view.draw(panels.inputs[index]))
     return pictures
+
+
+def draw_bars() -> dict[str, bytes]:
+    """The colour scales as JPEG, by file name."""
+    return {bar_file(kind): encode_jpeg(colour_bar(signed=kind == "signed", size=BAR_PX)) for kind in BARS}
 
 
 def bar_file(kind: str) -> str:

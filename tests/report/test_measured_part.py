@@ -12,15 +12,15 @@ from explain.errors import IntegrityError
 from explain.evidence.summary import Contrast, Estimate
 from explain.files import read_json, sha256_file, write_json
 from explain.i18n import translate
-from explain.report.content import NOT_EVALUATED, gather
-from explain.report.panels import Panels, draw_pictures
+from explain.report.content import gather
+from explain.report.panels import Panels, draw_bars, draw_pictures
 from explain.report.parts.measured import (
     MOST_CONTRASTS,
     dissociation_of,
     measured_of,
-    still_missing,
     verdict_label,
 )
+from explain.report.parts.summary import missing_of
 from explain.report.pdf import render_pdf
 from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
 from explain.training.pair import MatchedPair
@@ -51,7 +51,7 @@ def text(evidence: Evidence) -> str:
 def text_of(evidence: Evidence) -> str:
     """The text of a page without panels, whose pictures are another test's subject."""
     bare = evidence.model_copy(update={"id": "", "panels": evidence.panels.model_copy(update={"samples": ()})})
-    reader = pypdf.PdfReader(io.BytesIO(render_pdf(bare.model_copy(update={"id": evidence_id(bare)}), {})))
+    reader = pypdf.PdfReader(io.BytesIO(render_pdf(bare.model_copy(update={"id": evidence_id(bare)}), draw_bars())))
     return re.sub(r"\s+", " ", " ".join(page.extract_text() for page in reader.pages))
 
 
@@ -60,28 +60,31 @@ def two(value: float | None) -> str:
 
 
 def test_what_was_measured_is_no_longer_missing(evidence: Evidence, text: str) -> None:
-    measured = {"faithfulness", "planted", "agreement", "robustness"}
-    assert evidence.not_evaluated == tuple(name for name in NOT_EVALUATED if name not in measured)
-    assert text.count("not evaluated") == len(evidence.not_evaluated) and "explain evaluate RUN" not in text
+    assert not {"faithfulness", "planted", "agreement", "robustness"} & set(evidence.not_evaluated)
+    assert "Made by: explain evaluate RUN" not in text
     assert "Faithfulness was not measured" not in text and "in the section on evidence" in text
 
 
 def test_without_evidence_its_parts_are_listed_with_their_commands(fake_pair: MatchedPair, fake_panels: Panels) -> None:
     evidence = gather(fake_pair, fake_panels, "en")
-    assert evidence.measured is None and evidence.dissociation is None and evidence.not_evaluated == NOT_EVALUATED
+    assert evidence.measured is None and evidence.dissociation is None
     text = text_of(evidence)
     assert text.count("Made by: explain evaluate RUN") == 3 and text.count("Made by: explain planted RUN") == 1
-    assert COMMANDS.keys() <= set(NOT_EVALUATED) and T("report.section.evidence") not in text
+    assert COMMANDS.keys() <= set(evidence.not_evaluated)
 
 
-def test_each_part_stays_missing_until_its_own_numbers_are_there(fake_pair: MatchedPair) -> None:
-    summary, planted = fake_summary(fake_pair), fake_planted(fake_pair)
-    names = tuple(COMMANDS)
-    assert still_missing(names, None, None) == names
-    assert still_missing(names, None, planted) == ("faithfulness", "agreement", "robustness")
-    calm = tuple(cell for cell in summary.cells if not cell.metric.startswith("drift_"))
-    assert still_missing(names, summary.model_copy(update={"cells": calm}), planted) == ("robustness",)
-    assert still_missing(names, summary.model_copy(update={"agreements": ()}), planted) == ("agreement",)
+def test_each_part_stays_missing_until_its_own_numbers_are_there(evidence: Evidence) -> None:
+    names = ("faithfulness", "planted", "agreement", "robustness")
+
+    def missing(**changes: object) -> set[str]:
+        return set(missing_of(evidence.model_copy(update=changes))) & set(names)
+
+    assert evidence.measured is not None
+    assert missing() == set() and missing(measured=None, dissociation=None) == set(names)
+    assert missing(measured=None) == {"faithfulness", "agreement", "robustness"}
+    calm = tuple(cell for cell in evidence.measured.cells if not cell.metric.startswith("drift_"))
+    assert missing(measured=evidence.measured.model_copy(update={"cells": calm})) == {"robustness"}
+    assert missing(measured=evidence.measured.model_copy(update={"agreements": ()})) == {"agreement"}
 
 
 def test_every_gain_is_printed_with_its_interval(fake_pair: MatchedPair, text: str) -> None:
@@ -179,7 +182,7 @@ def test_with_panels_a_rebuild_gives_the_same_bytes(evidence: Evidence, fake_pan
 
 def test_japanese_pages_are_japanese(measured_pair: MatchedPair, fake_panels: Panels) -> None:
     shown = re.sub(r"\s+", "", text_of(gather(measured_pair, fake_panels, "ja")))
-    expected = ("マップはどこまで正しいか", "不合格", "判定不能", "ここでは再現性なし", "差は示されない", "空のマップ3")
+    expected = ("忠実性・健全性", "不合格", "判定不能", "ここでは再現性なし", "差は示されない", "空のマップ3")
     assert [words for words in expected if words not in shown] == []
 
 

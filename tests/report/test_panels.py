@@ -66,8 +66,25 @@ def test_panels_follow_their_rules(fake_pair: MatchedPair) -> None:
     assert len({panel.id for panel in panels}) == len(panels)
     expected = {"only_vpt_right": (True, False), "only_ft_right": (False, True), "both_wrong": (False, False)}
     for panel in panels:
-        if panel.rule != "random":
+        if panel.rule in expected:
             assert (right["vpt"][panel.id], right["ft"][panel.id]) == expected[panel.rule]
+
+
+def test_ranked_rules_take_the_first_that_is_left(fake_pair: MatchedPair) -> None:
+    panels = choose_panels(fake_pair, per_rule=2)
+    taken = {panel.id for panel in panels if panel.rule in RULES[:3]}
+    mistakes, margins = {}, {}
+    for run in (fake_pair.vpt, fake_pair.ft):
+        for name, right, shares in zip(run.predictions.ids, run.predictions.correct, run.predictions.probabilities,
+                                       strict=True):  # fmt: skip
+            top = np.sort(shares)[::-1]
+            margins[name] = min(margins.get(name, 1.0), top[0] - top[1])
+            if not right:
+                mistakes[name] = max(mistakes.get(name, 0.0), top[0])
+    worst = sorted((name for name in mistakes if name not in taken), key=lambda name: (-mistakes[name], name))[:2]
+    assert [panel.id for panel in panels if panel.rule == "worst"] == worst
+    close = sorted((name for name in margins if name not in {*taken, *worst}), key=lambda name: (margins[name], name))
+    assert [panel.id for panel in panels if panel.rule == "borderline"] == close[:2]
 
 
 def test_the_seed_chooses_and_repeats(fake_pair: MatchedPair) -> None:
@@ -83,10 +100,12 @@ def test_every_rule_is_counted_also_when_nothing_matches(fake_pair: MatchedPair)
     test_images = len(fake_pair.test)
     assert sum(counts[rule] for rule in RULES[:3]) + both_right == test_images
     assert counts["random"] == test_images - sum(panel.rule != "random" for panel in panels)
+    wrong = ~(fake_pair.vpt.predictions.correct & fake_pair.ft.predictions.correct)
+    assert counts["worst"] == int(wrong.sum())
 
 
 def test_a_rule_that_matches_nothing_gives_no_panel(fake_pair: MatchedPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = {rule: [] for rule in RULES[:3]} | {"random": [sample.id for sample in fake_pair.test.samples]}
+    nothing = {rule: [] for rule in RULES[:-1]} | {"random": [sample.id for sample in fake_pair.test.samples]}
     monkeypatch.setattr(module, "match_rules", lambda pair: nothing)
     panels = choose_panels(fake_pair, per_rule=2)
     assert [panel.rule for panel in panels] == ["random", "random"]
