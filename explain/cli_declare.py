@@ -36,8 +36,8 @@ HEAD = """\
 
 AUDIT = """\
 # What people state for the audit report; no program can know it. Every field may stay empty: it is then printed as "not
-# evaluated". Leave this file beside the runs, or give it to `explain report RUN --audit audit.yaml`. Long text goes
-# behind a | on lines of its own, set in by two spaces. Write numbers such as "007" or "1.10" in quotes.
+# evaluated". Put this file into the folder of the run, or give it to `explain report RUN --audit audit.yaml`. Long text
+# goes behind a | on lines of its own, set in by two spaces. Write numbers such as "007" or "1.10" in quotes.
 
 product: ""                     # what is inspected
 line: ""                        # where

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from explain.cli import app
 from explain.criteria import EVALUATED, METRICS, PATTERNS, Criterion, check_criteria, read_criteria
+from explain.data.base import Dataset
 from explain.errors import InputError
 from explain.report.audit import Audit, IntendedUse, Operation, read_audit
 
@@ -92,6 +93,15 @@ def test_wrong_requests_say_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing can be written"):
         run(str(tmp_path / "file"))
     assert not (tmp_path / "a").exists()
+
+
+def test_what_is_declared_for_other_classes_stops_the_training_at_once(pictures: Dataset, tmp_path: Path) -> None:
+    run(str(tmp_path), "--classes", "left,up", "--good", "left")
+    options = ["--device", "cpu", "--set", "test_per_class=2", "--set", "train_per_class=4"]
+    command = ["train", str(pictures.root), "--out", str(tmp_path / "run"), *options, "--criteria"]
+    with pytest.raises(InputError, match="the class 'up'.*known: left, right"):
+        CliRunner().invoke(app, [*command, str(tmp_path / "criteria.yaml")], catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_examples_of_the_help_are_criteria() -> None:

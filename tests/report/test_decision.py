@@ -1,8 +1,11 @@
 """The decision: which end of an interval counts, what follows from the criteria, and that it can be computed again."""
 
+import io
+import re
 from collections.abc import Callable
 from typing import Any
 
+import pypdf
 import pytest
 from fake_evidence import write_fake_evidence
 from fake_pair import make_fake_pair
@@ -11,11 +14,13 @@ from explain.criteria import Declaration, parse_criteria
 from explain.i18n import translate
 from explain.report.audit import Audit
 from explain.report.content import gather
-from explain.report.panels import Panels
+from explain.report.panels import Panels, draw_pictures
 from explain.report.parts.decision import decision_of, judge_again
+from explain.report.pdf import render_pdf
 from explain.report.schema.decision import Decision, Judged
-from explain.report.schema.evidence import Evidence
+from explain.report.schema.evidence import Evidence, with_id
 from explain.report.schema.rates import Disturbed, Rate
+from explain.training.pair import MatchedPair
 
 T = translate("en")
 NOBODY = Audit()
@@ -24,13 +29,24 @@ OVERRIDE = Audit.model_validate({"override": {"decision": "approve", "name": "B.
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    """A pair with everything measured, the good class declared; its decision is not there yet."""
+def pair(tmp_path_factory: pytest.TempPathFactory) -> MatchedPair:
     pair = make_fake_pair(tmp_path_factory.mktemp("decided"))
     write_fake_evidence(pair.path, pair)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def panels(pair: MatchedPair) -> Panels:
+    return Panels.load(pair.path)
+
+
+@pytest.fixture(scope="module")
+def evidence(pair: MatchedPair, panels: Panels) -> Evidence:
+    """Of a pair with everything measured, the good class declared; decided by one criterion."""
     rate = Rate(value=0.6, low=0.5, high=0.7, hits=60, count=100)
-    changed = Disturbed(name="blur", label="blur", accuracies={"vpt": rate}, changes={})
-    found = gather(pair, Panels.load(pair.path), "en", declaration=declared("ece <= 1", good="[nominal]"), before=True)
+    rates = dict.fromkeys(pair.runs, rate)
+    changed = Disturbed(name="blur", label="blur", accuracies=rates, changes=rates)
+    found = gather(pair, panels, "en", declaration=declared("ece <= 1", good="[nominal]"), before=True)
     return found.model_copy(update={"disturbed": (changed,)})
 
 
@@ -226,3 +242,29 @@ def test_the_words_are_those_of_the_report(evidence: Evidence) -> None:
     assert found.judged[1].status_label == "未評価" and "explain evaluate RUN" in found.judged[1].note
     judged = evidence.model_copy(update={"decision": found, "lang": "ja"})
     assert judge_again(judged) == []
+
+
+SHOWN = {"en": ("≥ 1,000", "95.0 %", "not met", "AFTER the training; A. Sato", "(not required)", "not evaluated"),
+         "ja": ("≥ 1,000", "95.0 %", "不適合", "学習後、A. Sato", "(必須ではない)", "未評価")}  # fmt: skip
+LINES = ("test images >= 1000", "?accuracy >= 95 %", "gain of rise >= 0.125", "recall of local defect <= 1")
+
+
+@pytest.mark.parametrize("lang", SHOWN)
+def test_the_page_prints_every_criterion_with_the_bound_that_counts(
+    evidence: Evidence, panels: Panels, lang: str
+) -> None:
+    t = translate(lang)
+    found = decision_of(evidence, declared(*LINES), OVERRIDE, t, before=False)
+    shown = evidence.model_copy(update={"lang": lang, "decision": found})
+    content = render_pdf(with_id(shown), draw_pictures(panels))
+    text = squeezed("".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(content)).pages))
+    recall = found.judged[3]
+    assert recall.high is not None
+    expected = [*SHOWN[lang], *(one.label for one in found.judged), *found.sentences, found.computed_label,
+                found.final_label, f"{100 * recall.high:.1f}" if recall.percent else f"{recall.high:.3f}", found.sha256,
+                "B. Tanaka", "A trial.", "Grey cloth only."]  # fmt: skip
+    assert [one for one in expected if squeezed(one) not in text] == []
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)

@@ -112,17 +112,17 @@ def _sentences(
     missing = sum(one.status == "not_evaluated" for one in judged)
     lines = [t("report.decision.met", met=len(judged) - len(unmet), count=len(judged), arm=arm)]
     lines += [t("report.decision.missing", count=missing)] if missing else []
-    lines += [t("report.decision.required", count=len(required), names=_names(required))] if required else []
+    lines += [t("report.decision.required", count=len(required), names=_names(required, t))] if required else []
     if unmet and computed == "conditional":
-        lines.append(t("report.decision.others", count=len(unmet), names=_names(unmet)))
+        lines.append(t("report.decision.others", count=len(unmet), names=_names(unmet, t)))
     lines.append(t(f"report.decision.{'before' if before else 'after'}"))
     return tuple(lines)
 
 
-def _names(judged: list[Judged]) -> str:
+def _names(judged: list[Judged], t: Translator) -> str:
     """The first few by name."""
-    shown = "; ".join(one.label for one in judged[:MOST_NAMES])
-    return shown + ("; …" if len(judged) > MOST_NAMES else "")
+    shown = [one.label for one in judged[:MOST_NAMES]] + ["…"] * (len(judged) > MOST_NAMES)
+    return t("report.decision.separator").join(shown)
 
 
 def _judge(entry: Entry, evidence: Evidence, criteria: Criteria, t: Translator) -> Judged:
