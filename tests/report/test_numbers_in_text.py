@@ -196,3 +196,9 @@ def test_every_file_and_number_of_the_reproduction_is_in_its_row(printed: Printe
     rows += [f"{file.name} {file.value}" for file in evidence.files]
     rows += ["; ".join(f"{arm.label}: {arm.device}, {arm.precision}" for arm in evidence.arms)]
     assert printed.lacks("reproducing", rows) == []
+
+
+def test_an_audit_without_gaps_prints_no_empty_list_of_them(printed: Printed) -> None:
+    assert printed.evidence.not_evaluated == ()
+    assert words_of(printed.t("report.missing.lead")) not in printed.sections["limitations"]
+    assert printed.lacks("limitations", printed.evidence.limitations) == []
