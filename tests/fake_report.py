@@ -129,6 +129,6 @@ def words_of(*texts: str) -> str:
     return re.sub(r"\s+", "", "".join(texts))
 
 
-def text_of_pages(reader: pypdf.PdfReader) -> list[str]:
-    """The text of every page, without white space."""
-    return [words_of(page.extract_text()) for page in reader.pages]
+def text_of_pages(reader: pypdf.PdfReader, pages: slice = slice(None)) -> list[str]:
+    """The text of every page or of some, without white space."""
+    return [words_of(page.extract_text()) for page in reader.pages[pages]]

@@ -144,7 +144,7 @@ def test_it_says_that_it_is_a_self_assessment(report: FakeReport, lang: str) -> 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_row_is_printed_with_the_numbers_of_its_sections(report: FakeReport, lang: str) -> None:
     evidence = report.evidence(lang, audit=None)
-    text = "".join(text_of_pages(read_pdf(evidence, report.pictures)))
+    text = "".join(text_of_pages(read_pdf(evidence, report.pictures), slice(-5, None)))
     assert {"covered", "partly", "missing"} == set(states(evidence.crosswalk).values())
     missing = []
     assert words_of(evidence.crosswalk.statement) in text

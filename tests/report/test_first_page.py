@@ -26,6 +26,7 @@ from explain.training.pair import MatchedPair
 
 LONG = "A very long name that somebody gave it because nothing shorter would do " * 4
 LABELS = ["A label of an arm that goes on and on and on and on", "LoRA"]
+FIRST = slice(2)
 SMALLEST_PT = 4.0
 """Letters below this cannot be read on paper."""
 
@@ -64,7 +65,7 @@ def page_of(pages: list[str], text: str) -> int:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_first_page_says_what_matters_in_short(report: FakeReport, lang: str) -> None:
     evidence, t = report.evidence(lang), translate(lang)
-    first, second = text_of_pages(read_pdf(evidence, report.pictures))[:2]
+    first, second = text_of_pages(read_pdf(evidence, report.pictures), FIRST)
     expected = [evidence.title, evidence.id, "explain-vit", evidence.backbone.architecture,
                 *(evidence.control.model_dump()[name] for name in ("product", "line", "revision", "owner",
                                                                    "valid_until")),
@@ -78,8 +79,7 @@ def test_the_first_page_says_what_matters_in_short(report: FakeReport, lang: str
     assert words_of(f"2 {t('report.section.decision')}") in second[:200]
 
 
-@pytest.mark.parametrize("lang", LANGUAGES)
-@pytest.mark.parametrize("length", ["full", "brief"])
+@pytest.mark.parametrize(("lang", "length"), [("en", "full"), ("ja", "brief")])
 def test_every_page_names_the_document_and_its_number(report: FakeReport, lang: str, length: Any) -> None:
     evidence, t = report.evidence(lang, length), translate(lang)
     pages = text_of_pages(read_pdf(evidence, report.pictures))
@@ -102,10 +102,11 @@ def test_the_cover_is_one_page(
     else:
         evidence = overridden(report, lang, "full") if kind == "overridden" else long_named(report.evidence(lang))
     t = translate(lang)
-    pages = text_of_pages(read_pdf(evidence, pictures))
+    reader = read_pdf(evidence, pictures)
+    pages = text_of_pages(reader, FIRST)
     assert page_of(pages, f"2 {t('report.section.decision')}") == 2
     for text in (*evidence.statements, *(t(f"report.stamp.{role}") for role in ("prepared", "checked", "approved")),
-                 evidence.decision.final_label, t("report.page", page=1, pages=len(pages))):  # fmt: skip
+                 evidence.decision.final_label, t("report.page", page=1, pages=len(reader.pages))):  # fmt: skip
         assert words_of(text) in pages[0]
     if kind == "overridden":
         assert words_of(t("report.decision.overridden", name="")[:10]) in pages[0]
@@ -118,7 +119,7 @@ def test_a_long_name_of_the_data_does_not_break_the_cover(report: FakeReport, la
     record["title"] = record["title"].replace("textile", name)
     record["data"]["name"] = name
     record["statements"] = [text.replace("textile", name) for text in record["statements"]]
-    pages = text_of_pages(read_pdf(with_id(Evidence.model_validate(record)), report.pictures))
+    pages = text_of_pages(read_pdf(with_id(Evidence.model_validate(record)), report.pictures), FIRST)
     assert page_of(pages, f"2 {translate(lang)('report.section.decision')}") == 2
 
 
