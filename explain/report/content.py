@@ -22,6 +22,7 @@ from explain.report.parts.decision import decision_of
 from explain.report.parts.declared import control_of, glossary_of, history_of, operation_of, scope_of
 from explain.report.parts.failures import failures_of
 from explain.report.parts.measured import dissociation_of, measured_of
+from explain.report.parts.missing import missing_of
 from explain.report.parts.models import arm_of, matched_of
 from explain.report.parts.panels import bars_of, panels_of, shortened
 from explain.report.parts.rates import differences_of, rates_of, slices_of
@@ -29,7 +30,7 @@ from explain.report.parts.reproducing import reproducing_of
 from explain.report.parts.robustness import disturbed_of
 from explain.report.parts.seeds import seeds_of, sibling_pairs
 from explain.report.parts.settings import settings_of
-from explain.report.parts.summary import limitations_of, missing_of, reading_of, statements_of
+from explain.report.parts.summary import limitations_of, reading_of, statements_of
 from explain.report.parts.training import same_budget
 from explain.report.schema.crosswalk import Crosswalk
 from explain.report.schema.decision import Decision
@@ -82,12 +83,13 @@ def gather(
     shown = panels_of(pair, panels, pictures, scope, t)
     shown = shortened(shown) if length == "brief" else shown
     good_classes = declaration.criteria.good_classes if declaration else ()
+    rates = rates_of(pair, good_classes)
     evidence = Evidence(
         lang=lang,
         length=length,
         created=max((run.manifest.created for run in pair), key=datetime.fromisoformat),
         title=t("report.title", data=pair.data.name),
-        statements=statements_of(pair, arms, difference, seeds, t),
+        statements=statements_of(pair, arms, difference, seeds, rates, t),
         control=control_of(audit),
         decision=UNDECIDED,
         scope=scope_of(audit, t),
@@ -104,7 +106,7 @@ def gather(
         differences=differences_of(pair),
         seeds=seeds,
         good_classes=good_classes,
-        rates=rates_of(pair, good_classes),
+        rates=rates,
         slices=slices_of(pair, t),
         data=data_of(pair, audit, t),
         methods=methods,

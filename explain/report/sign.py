@@ -7,10 +7,14 @@ with the signature after its end.
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import pikepdf
 
 from explain.errors import InputError, IntegrityError
 from explain.files import write_atomically
@@ -18,6 +22,10 @@ from explain.report.opened import Untrusted
 
 FIELD = "Signature"
 READABLE = "Electronic signature of the report"
+ADDED_TO_CATALOG, ADDED_TO_PAGE = ("/AcroForm", "/Perms", "/Extensions", "/Version"), ("/Annots",)
+RENEWED = ("/ModDate", "/Producer")
+"""What a signature may add to a report, and what it may replace."""
+
 HINT = 'signatures need pyHanko; install it with: pip install "explain-vit[sign]"'
 
 
@@ -71,11 +79,12 @@ def sign_report(pdf: str | Path, key: str | Path, passphrase: str, out: str | Pa
     return target
 
 
-def check_signature(content: bytes, trust: tuple[Path, ...] = ()) -> tuple[list[str], tuple[str, ...]]:
+def check_signature(content: bytes, size: int, trust: tuple[Path, ...] = ()) -> tuple[list[str], tuple[str, ...]]:
     """What is wrong with the signature of a signed report, and what to know of it.
 
     Args:
         content: the signed file.
+        size: bytes of the report that it begins with.
         trust: certificates (PEM) of signers that are trusted.
 
     Returns:
@@ -85,17 +94,18 @@ def check_signature(content: bytes, trust: tuple[Path, ...] = ()) -> tuple[list[
         return [f"the file goes on after the report, as with a signature, which cannot be checked here: {HINT}"], ()
     try:
         with Untrusted("the signature"), _without_log():
-            return _signature_findings(content, trust)
+            return _signature_findings(content, size, trust)
     except IntegrityError as error:
         return [str(error)], ()
 
 
-def _signature_findings(content: bytes, trust: tuple[Path, ...]) -> tuple[list[str], tuple[str, ...]]:
+def _signature_findings(content: bytes, size: int, trust: tuple[Path, ...]) -> tuple[list[str], tuple[str, ...]]:
     from pyhanko.keys import load_certs_from_pemder
     from pyhanko.pdf_utils.reader import PdfFileReader
     from pyhanko.sign.validation import validate_pdf_signature
     from pyhanko_certvalidator import ValidationContext
 
+    problems = [*_changed_besides(content[:size], content), *_loose_bytes(content)]
     found = PdfFileReader(io.BytesIO(content)).embedded_signatures
     if len(found) != 1:
         return [f"the file goes on after the report with {len(found)} signatures; expected one"], ()
@@ -103,7 +113,6 @@ def _signature_findings(content: bytes, trust: tuple[Path, ...]) -> tuple[list[s
     status = validate_pdf_signature(
         found[0], signer_validation_context=ValidationContext(trust_roots=roots, allow_fetching=False)
     )
-    problems = []
     if not status.intact:
         problems.append("the signed bytes were changed after signing")
     if not status.valid:
@@ -114,6 +123,50 @@ def _signature_findings(content: bytes, trust: tuple[Path, ...]) -> tuple[list[s
     when = f", {status.signer_reported_dt:%Y-%m-%d %H:%M %Z} by the signer's clock" if status.signer_reported_dt else ""
     trusted = "a trusted certificate" if status.trusted else "a certificate that is not among the trusted ones"
     return problems, (f"signed by {who}{when}, with {trusted}",)
+
+
+def _changed_besides(report: bytes, signed: bytes) -> Iterator[str]:
+    """Objects of the report that the signature's update replaced by others, beyond adding the signature itself."""
+    with pikepdf.open(io.BytesIO(report)) as before, pikepdf.open(io.BytesIO(signed)) as after:
+        added = {page.objgen: ADDED_TO_PAGE for page in before.pages}
+        added |= {before.Root.objgen: ADDED_TO_CATALOG, before.docinfo.objgen: RENEWED}
+        renewed = {before.Root.Metadata.objgen, (0, 0)}  # date and name of the program that wrote last
+        for number in (found.objgen for found in before.objects):
+            without = added.get(number, ())
+            old, new = (_plain(pdf.get_object(number), without) for pdf in (before, after))
+            if number not in renewed and old != new:
+                yield f"object {number[0]} of the report was replaced when it was signed"
+
+
+def _plain(found: Any, without: tuple[str, ...]) -> tuple[bytes, bytes]:
+    """An object as bytes: its value, but for some keys, and its stream."""
+    if isinstance(found, pikepdf.Stream):
+        return bytes(found.stream_dict.unparse(resolved=True)), bytes(found.read_raw_bytes())
+    if isinstance(found, pikepdf.Dictionary) and any(key in found for key in without):
+        found = pikepdf.Dictionary({key: value for key, value in found.items() if key not in without})
+    return bytes(found.unparse(resolved=True)), b""
+
+
+def _loose_bytes(content: bytes) -> Iterator[str]:
+    """Bytes that no signature can cover, those around itself, have to be what the signer wrote."""
+    found = re.findall(rb"/ByteRange\s*\[\s*0\s+(\d+)\s+(\d+)\s+\d+\s*\]", content)
+    if len(found) != 1:
+        yield f"the file has {len(found)} signed ranges; expected one"
+        return
+    gap = content[int(found[0][0]) : int(found[0][1])]
+    digits = gap[1:-1].decode("ascii", "replace")
+    written = bytes.fromhex(digits) if re.fullmatch("(?:[0-9A-F]{2})+", digits) else b""
+    length = _der_length(written)
+    if gap[:1] + gap[-1:] != b"<>" or not written or any(written[length:]):
+        yield "bytes beside the signature were changed"
+
+
+def _der_length(value: bytes) -> int:
+    """Bytes of the first element of a DER value, its head included."""
+    if len(value) < 2 or value[1] < 0x80:
+        return 2 + (value[1] if len(value) > 1 else 0)
+    count = value[1] & 0x7F
+    return 2 + count + int.from_bytes(value[2 : 2 + count], "big")
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def verify_report(
     if rest:
         from explain.report.sign import check_signature
 
-        findings, notes = check_signature(content, tuple(trust))
+        findings, notes = check_signature(content, len(content) - len(rest), tuple(trust))
         steps.append(_step("signature", "the signature is intact and covers the file", findings))
     if run is not None:
         steps.append(_step("run", "the run has its recorded hashes, and says the same", _run_findings(

@@ -13,7 +13,7 @@ from explain.report.audit import Audit
 from explain.report.content import gather
 from explain.report.panels import Panels
 from explain.report.parts.crosswalk import FRAMEWORKS, crosswalk_of, sections_with_data
-from explain.report.parts.summary import missing_of
+from explain.report.parts.missing import missing_of
 from explain.report.schema.crosswalk import Crosswalk
 from explain.report.schema.evidence import SECTIONS, Evidence
 from explain.training.pair import MatchedPair
@@ -77,6 +77,13 @@ def test_a_bare_report_claims_no_more_than_it_holds(bare: Evidence) -> None:
     assert {clause: found[clause] for clause in expected} == expected
 
 
+def without_drift(whole: Evidence) -> dict[str, Any]:
+    """What was measured of the maps, but for how far they move."""
+    assert whole.measured is not None
+    measured = whole.measured.model_dump(mode="json")
+    return measured | {"cells": [cell for cell in measured["cells"] if not cell["metric"].startswith("drift_")]}
+
+
 @pytest.mark.parametrize("section", sorted(ALL - ALWAYS))
 def test_a_section_without_data_counts_for_nothing(whole: Evidence, section: str) -> None:
     control = whole.control.model_dump(mode="json")
@@ -90,7 +97,7 @@ def test_a_section_without_data_counts_for_nothing(whole: Evidence, section: str
         "faithfulness": {"measured": None, "dissociation": None},
         "agreement": {"measured": None},
         "failures": {"failures": failures | {"reviewed": 0}},
-        "robustness": {"disturbed": []},
+        "robustness": {"disturbed": [], "measured": without_drift(whole)},
         "signoff": {"control": control | {"stamps": [stamp | {"name": ""} for stamp in control["stamps"]]}},
     }
     changed = without(whole, **gone[section])

@@ -20,7 +20,7 @@ from explain.report.parts.measured import (
     measured_of,
     verdict_label,
 )
-from explain.report.parts.summary import missing_of
+from explain.report.parts.missing import missing_of
 from explain.report.pdf import render_pdf
 from explain.report.schema.evidence import COMMANDS, Evidence, evidence_id
 from explain.training.pair import MatchedPair

@@ -115,7 +115,11 @@ def test_every_number_of_the_performance_is_in_its_row(printed: Printed) -> None
     for one in evidence.rates:
         cells = [next(arm.label for arm in evidence.arms if arm.name == one.arm)]
         for rate in (one.miss, one.overkill, one.auroc, one.balanced):
-            cells.append(printed.rate(rate))
+            if rate is one.auroc:  # an area, not a percentage
+                ends = {end: fixed(getattr(rate, end), 3) for end in ("low", "high")}
+                cells.append(f"{fixed(rate.value, 3)} ({printed.t('term.range', **ends)})")
+            else:
+                cells.append(printed.rate(rate))
             if rate is not None and rate.hits is not None:
                 cells.append(printed.t("report.rates.of", hits=rate.hits, count=rate.count))
         rows.append(" ".join(cells))

@@ -9,6 +9,7 @@ page says.
 from typing import Literal
 
 from explain.i18n import Translator
+from explain.report.parts.missing import missing_of
 from explain.report.schema.crosswalk import Crosswalk, CrosswalkRow, Framework
 from explain.report.schema.evidence import Evidence
 
@@ -93,18 +94,18 @@ def _state(sections: tuple[str, ...], there: set[str]) -> State:
 
 def sections_with_data(evidence: Evidence) -> set[str]:
     """Keys of the sections that do not say "not evaluated" of what they are about."""
-    measured, control = evidence.measured, evidence.control
+    missing, control = set(missing_of(evidence)), evidence.control
     found = {
         "control": bool(control.product and control.owner),
-        "decision": bool(evidence.decision.judged),
-        "scope": all(one.text for one in evidence.scope),
+        "decision": "decision" not in missing,
+        "scope": "intended_use" not in missing,
         "panels": bool(evidence.panels.samples),
-        "faithfulness": measured is not None or evidence.dissociation is not None,
-        "agreement": measured is not None and bool(measured.agreements),
-        "failures": evidence.failures.wrong == 0 or evidence.failures.reviewed > 0,
-        "robustness": bool(evidence.disturbed),
-        "operation": all(one.text for one in evidence.operation),
-        "signoff": bool(evidence.history) and all(stamp.name for stamp in control.stamps),
+        "faithfulness": not {"faithfulness", "planted"} <= missing,
+        "agreement": "agreement" not in missing,
+        "failures": "failure_review" not in missing,
+        "robustness": "robustness" not in missing,
+        "operation": "operation" not in missing,
+        "signoff": bool(evidence.history) and "signature" not in missing,
     }
     always = {"models", "matched", "data", "performance", "settings", "limitations", "reproducing"}
     return always | {section for section, there in found.items() if there}

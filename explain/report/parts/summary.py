@@ -5,16 +5,17 @@ from explain.metrics.statistics import largest_unseen_rate
 from explain.render.heatmap import Scope
 from explain.report.parts.answers import percent
 from explain.report.schema.answers import PairedResult
-from explain.report.schema.evidence import Evidence
 from explain.report.schema.models import Arm
 from explain.report.schema.panels import MethodSettings
+from explain.report.schema.rates import Rates
 from explain.report.schema.seeds import Seeds
 from explain.training.pair import MatchedPair
 
 
 def statements_of(
-    pair: MatchedPair, arms: tuple[Arm, ...], difference: PairedResult, seeds: Seeds | None, t: Translator
-) -> tuple[str, ...]:
+    pair: MatchedPair, arms: tuple[Arm, ...], difference: PairedResult, seeds: Seeds | None,
+    rates: tuple[Rates, ...], t: Translator,
+) -> tuple[str, ...]:  # fmt: skip
     """What is claimed on the first page."""
     vpt, ft = arms[0], arms[1]
     perfect = [arm for arm in arms if arm.accuracy == 1]
@@ -24,6 +25,9 @@ def statements_of(
         difference.statement,
         *(t("report.statement.all_alike", arm=arm.label, bound=percent(largest_unseen_rate(arm.count)))
           for arm in perfect),
+        *(t("report.statement.rates", arm=arm.label, miss=percent(one.miss.value), overkill=percent(one.overkill.value))
+          for arm, one in zip(arms, rates, strict=True)
+          if arm.name in ("vpt", "ft") and one.miss is not None and one.overkill is not None),
         t("report.statement.cost", vpt_trained=f"{vpt.trained_parameters:,}", ft_trained=f"{ft.trained_parameters:,}",
           share=f"{100 * vpt.trained_parameters / ft.trained_parameters:.2f}"),
         seeds.statement if seeds else t("report.statement.one_training"),
@@ -54,22 +58,3 @@ def limitations_of(
         "few_trainings": {"count": len(seeds.seeds) if seeds else 1},
     }
     return tuple(t(f"report.limitation.{name}", **values.get(name, {})) for name in names)
-
-
-def missing_of(evidence: Evidence) -> tuple[str, ...]:
-    """Parts of an audit that have no data; they are printed as not evaluated, in this order."""
-    measured, failures = evidence.measured, evidence.failures
-    metrics = {cell.metric for cell in measured.cells if cell.method is not None} if measured else set()
-    there = {
-        "decision": bool(evidence.decision.judged),
-        "intended_use": all(one.text for one in evidence.scope),
-        "rates": bool(evidence.good_classes),
-        "faithfulness": bool(metrics & {"gain", "insertion", "deletion"}),
-        "planted": evidence.dissociation is not None,
-        "agreement": measured is not None and bool(measured.agreements),
-        "failure_review": not failures.wrong or failures.reviewed > 0,
-        "robustness": bool(evidence.disturbed) or any(metric.startswith("drift_") for metric in metrics),
-        "operation": all(one.text for one in evidence.operation),
-        "signature": all(stamp.name for stamp in evidence.control.stamps),
-    }
-    return tuple(name for name, found in there.items() if not found)
