@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,14 @@ def _attachment_findings(opened: Opened) -> Iterator[str]:
 def _rebuilt(opened: Opened) -> tuple[bytes, list[str]]:
     """What follows the report in the file, as a signature does, and what differs when it is built again."""
     evidence, content = opened.evidence, opened.content
-    there = {one.name: one.value for one in evidence.reproducing.environment}
-    here = {one.name: one.value for one in environment({"typst": engine_version()})}
+    tool = "explain-vit"
+    there = {one.name: one.value for one in evidence.reproducing.environment} | {tool: evidence.versions.get(tool, "")}
+    here = {one.name: one.value for one in environment({"typst": engine_version()})} | {tool: version(tool)}
     other = [f"{name} {there.get(name, '-')[:20]} (here {here.get(name, '-')[:20]})"
              for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]  # fmt: skip
     if other:
         return b"", [f"the file was built with {', '.join(other)}: it cannot be built again here; "
-                     "install that version of typst and those fonts"]  # fmt: skip
+                     "install those versions and fonts"]  # fmt: skip
     try:
         built = render_pdf(evidence, opened.pictures)
     except (ExplainError, ValueError, OverflowError, KeyError, OSError) as error:

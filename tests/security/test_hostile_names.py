@@ -26,8 +26,8 @@ from explain.prompts.store import PromptStore
 from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
 from explain.report.pdf import printable, render_pdf
-from explain.report.write import write_report
 from explain.report.schema.evidence import Evidence, evidence_id
+from explain.report.write import write_report
 from explain.training.pair import MatchedPair
 from explain.training.run import Run
 
