@@ -62,7 +62,7 @@ def two(value: float | None) -> str:
 def test_what_was_measured_is_no_longer_missing(evidence: Evidence, text: str) -> None:
     assert not {"faithfulness", "planted", "agreement", "robustness"} & set(evidence.not_evaluated)
     assert "Made by: explain evaluate RUN" not in text
-    assert "Faithfulness was not measured" not in text and "in the section on evidence" in text
+    assert "Faithfulness was not measured" not in text and "is in sections 10, 11 and 13" in text
 
 
 def test_without_evidence_its_parts_are_listed_with_their_commands(fake_pair: MatchedPair, fake_panels: Panels) -> None:
