@@ -1,6 +1,7 @@
 """Tensors on disk: safetensors files, written whole and read back checked."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,16 +25,33 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically; they are stored contiguous and on the CPU."""
+    """Write tensors as safetensors, atomically; they are stored contiguous and on the CPU.
+
+    The same tensors and metadata give the same bytes.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def save(temporary: Path) -> None:
         try:
             save_file(plain, temporary, metadata=metadata)
+            _sort_metadata(temporary)
         except SafetensorError as error:  # what a full disk looks like from here
             raise OSError(f"cannot write {path}: {error}") from None
 
     write_atomically(path, save)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a file in the order of their names; the library writes them in any order."""
+    with open(path, "r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+            if len(text) <= size:  # the rest of a header is spaces
+                stream.seek(8)
+                stream.write(text.ljust(size))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -97,3 +97,15 @@ def test_only_a_file_system_that_cannot_flush_folders_is_excused(
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError) if matters else nullcontext():
         flush_folder(tmp_path)
+
+
+def test_the_same_tensors_and_metadata_give_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(5.0), "a": torch.ones(2, 3, dtype=torch.int64)}
+    metadata = {"tuning": 'prompt "é" 日本\n', "arm": "vpt", "seed": "0", "path": "a\\b/c"}
+    found = set()
+    for _ in range(20):  # with four names, chance alone would not give one order
+        write_tensors(tmp_path / "a.safetensors", tensors, metadata)
+        found.add((tmp_path / "a.safetensors").read_bytes())
+    assert len(found) == 1
+    read, known = read_tensors(tmp_path / "a.safetensors")
+    assert known == metadata and all(torch.equal(read[name], tensors[name]) for name in tensors)
