@@ -14,6 +14,10 @@ from explain.reviews import FILE as REVIEWS
 from explain.training.pair import MatchedPair
 
 
+PAGE_PPI = 80.0
+"""Of the pages that are shown."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a reader wants of a report.
@@ -56,7 +60,7 @@ def work_of(pair: MatchedPair, choice: Choice, what: str) -> Work:
 
     def run(ticket: Ticket) -> Made:
         from explain.report.pdf import render_pages, render_pdf  # the typesetter and its fonts
-        from explain.report.write import PAGE_PPI, collect
+        from explain.report.write import collect
 
         def tell(done: int, total: int, _: str) -> None:
             if ticket.cancelled():

@@ -13,12 +13,10 @@ from explain.report.audit import FILE as AUDIT
 from explain.report.audit import Audit, read_audit
 from explain.report.content import gather
 from explain.report.panels import PER_RULE, Panels, Progress, draw_pictures, finished_panels, make_panels
-from explain.report.pdf import render_pages, render_pdf
+from explain.report.pdf import render_pdf
 from explain.report.schema.evidence import Evidence
 from explain.training.pair import MatchedPair
 from explain.training.study import StudyRecord, seed_folder
-
-PAGE_PPI = 80.0
 
 
 def write_report(
@@ -67,39 +65,6 @@ def write_report(
     ))  # fmt: skip
     write_atomically(target, lambda temporary: temporary.write_bytes(content))
     return target
-
-
-def draw_pages(
-    run_or_pair: MatchedPair | str | Path,
-    lang: str = "en",
-    *,
-    brief: bool = False,
-    criteria: str | Path | None = None,
-    audit: str | Path | None = None,
-    per_rule: int | None = None,
-    panels: Panels | None = None,
-    scope: Scope = "map",
-    ppi: float = PAGE_PPI,
-    progress: Progress | None = None,
-    device: str | torch.device | None = None,
-) -> list[bytes]:
-    """The pages that `write_report` writes, as pictures to look at before anything is written.
-
-    Args:
-        run_or_pair, lang, brief, criteria, audit, per_rule, panels, scope, progress, device: as in `write_report`.
-        ppi: pixels per inch of a page of 8.3 by 11.7 inches.
-
-    Returns:
-        PNG bytes, page by page.
-
-    Raises:
-        InputError, IntegrityError: as `write_report` does.
-    """
-    evidence, pictures = collect(
-        run_or_pair, lang, brief=brief, criteria=criteria, audit=audit, per_rule=per_rule, panels=panels, scope=scope,
-        progress=progress, device=device,
-    )  # fmt: skip
-    return render_pages(evidence, pictures, ppi=ppi)
 
 
 def collect(
