@@ -13,7 +13,6 @@ from explain.report.panels import PER_RULE
 from explain.reviews import FILE as REVIEWS
 from explain.training.pair import MatchedPair
 
-
 PAGE_PPI = 80.0
 """Of the pages that are shown."""
 
