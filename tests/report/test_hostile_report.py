@@ -163,8 +163,7 @@ def test_the_test_reaches_the_texts_of_every_section(report: FakeReport) -> None
 def test_any_text_in_every_field_is_printed_literally_and_does_nothing(
     report: FakeReport, kind: str, length: Length
 ) -> None:
-    text = HOSTILE[kind]
-    text = text[:400]  # there are hundreds of fields; longer ones are below
+    text = HOSTILE[kind][: 400 if length == "brief" else 80]  # of hundreds of fields; longer ones are below
     evidence = hostile(report.evidence("en", length), text)
     content = render_pdf(evidence, report.pictures)
     check_inert(content, evidence)
@@ -173,8 +172,11 @@ def test_any_text_in_every_field_is_printed_literally_and_does_nothing(
     assert "root:x:0" not in shown
 
 
-@pytest.mark.parametrize("lang", ["en", "ja"])
-@pytest.mark.parametrize("kind", ["long", "long, in words", "long, without spaces", "typst"])
+@pytest.mark.parametrize(
+    ("lang", "kind"),
+    [("en", "long"), ("ja", "long, without spaces"), ("ja", "long, in words"), ("en", "long, in words"),
+     ("en", "typst")],
+)  # fmt: skip
 def test_what_people_may_write_is_printed_whatever_its_length(report: FakeReport, lang: str, kind: str) -> None:
     text = HOSTILE[kind][:4_000]
     audit = Audit.model_validate({
