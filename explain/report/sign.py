@@ -23,6 +23,7 @@ from explain.report.opened import Untrusted
 FIELD = "Signature"
 READABLE = "Electronic signature of the report"
 ADDED_TO_CATALOG, ADDED_TO_PAGE = ("/AcroForm", "/Perms", "/Extensions", "/Version"), ("/Annots",)
+FORM_KEYS = {"/Fields", "/SigFlags"}
 RENEWED = ("/ModDate", "/Producer")
 """What a signature may add to a report, and what it may replace."""
 
@@ -136,6 +137,16 @@ def _changed_besides(report: bytes, signed: bytes) -> Iterator[str]:
             old, new = (_plain(pdf.get_object(number), without) for pdf in (before, after))
             if number not in renewed and old != new:
                 yield f"object {number[0]} of the report was replaced when it was signed"
+        notes = [note for page in after.pages for note in page.get("/Annots", ())]
+        if len(notes) != 1 or not _is_invisible_field(notes[0]) or set(after.Root.AcroForm.keys()) - FORM_KEYS:
+            yield "something besides the signature was laid over the pages when the report was signed"
+
+
+def _is_invisible_field(note: Any) -> bool:
+    """Whether an annotation is a signature's field that covers nothing of its page."""
+    left, bottom, right, top = (float(side) for side in note.Rect)
+    covers = right > left and top > bottom and right > 0 and top > 0
+    return note.get("/Subtype") == "/Widget" and note.get("/FT") == "/Sig" and not covers
 
 
 def _plain(found: Any, without: tuple[str, ...]) -> tuple[bytes, bytes]:

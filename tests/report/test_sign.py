@@ -1,5 +1,6 @@
 """A signed copy is the report byte for byte with a signature after it, and any change to either is found."""
 
+import io
 import random
 import sys
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,30 @@ def test_every_changed_byte_of_report_and_signature_is_found(signed: Path, repor
         (tmp_path / "changed.pdf").write_bytes(changed)
         missed += [] if not verify_report(tmp_path / "changed.pdf").passed else [place - size]
     assert missed == []
+
+
+def test_a_note_laid_over_a_page_before_signing_is_found(report: Path, key: Path, tmp_path: Path) -> None:
+    import pikepdf
+    from pyhanko.pdf_utils import generic
+    from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+
+    stream = io.BytesIO(report.read_bytes())
+    writer = IncrementalPdfFileWriter(stream)
+    note = generic.DictionaryObject({
+        generic.pdf_name("/Type"): generic.pdf_name("/Annot"),
+        generic.pdf_name("/Subtype"): generic.pdf_name("/FreeText"),
+        generic.pdf_name("/Rect"): generic.ArrayObject(map(generic.NumberObject, (50, 50, 500, 700))),
+        generic.pdf_name("/Contents"): generic.pdf_string("APPROVED"),
+    })  # fmt: skip
+    page = writer.root["/Pages"]["/Kids"][0]
+    page["/Annots"] = generic.ArrayObject([writer.add_object(note)])
+    writer.mark_update(writer.root["/Pages"]["/Kids"].raw_get(0))
+    writer.write_in_place()
+    (tmp_path / "noted.pdf").write_bytes(stream.getvalue())
+    signed = sign_report(tmp_path / "noted.pdf", key, SECRET, tmp_path / "noted.signed.pdf")
+    with pikepdf.open(signed) as pdf:
+        assert len(pdf.pages[0].Annots) == 2
+    assert "laid over the pages" in " ".join(verify_report(signed).findings)
 
 
 def test_what_is_added_after_signing_is_found(signed: Path, report: Path, tmp_path: Path) -> None:
