@@ -187,7 +187,8 @@ def _difference(content: bytes, built: bytes) -> str:
     objects = re.findall(rb"(\d+) \d+ obj\b", built[:first])
     place = f", in object {int(objects[-1])}" if objects else ""
     lengths = "" if len(content) == len(built) else f"; it has {len(content):,} bytes instead of {len(built):,}"
-    return f"{count:,} bytes differ, the first at {first:,}{place}{lengths}"
+    bytes_differ = "1 byte differs, at" if count == 1 else f"{count:,} bytes differ, the first at"
+    return f"{bytes_differ} {first:,}{place}{lengths}"
 
 
 def _run_findings(evidence: Evidence, run: str | Path, audit: str | Path | None) -> Iterator[str]:

@@ -190,7 +190,7 @@ def test_it_says_where_the_file_differs(content: bytes, check: Callable[..., Ver
     changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
     (finding,) = check(changed).findings
     number = int(content[: content.rindex(b" 0 obj", 0, place)].rsplit(b"\n", 1)[1])
-    assert finding == f"1 bytes differ, the first at {place:,}, in object {number}"
+    assert finding == f"1 byte differs, at {place:,}, in object {number}"
 
 
 @pytest.mark.usefixtures("built_once")
