@@ -158,8 +158,15 @@ def test_the_test_reaches_the_texts_of_every_section(report: FakeReport) -> None
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("length", ["full", "brief"])
+QUICK = ("markup", "control")
+"""Kinds that every run tries on all sections; the others are tried on the two pages, and on all by make test-slow."""
+
+
+@pytest.mark.parametrize(
+    ("length", "kind"),
+    [*(("brief", kind) for kind in HOSTILE),
+     *(pytest.param("full", kind, marks=[] if kind in QUICK else pytest.mark.slow) for kind in HOSTILE)],
+)  # fmt: skip
 def test_any_text_in_every_field_is_printed_literally_and_does_nothing(
     report: FakeReport, kind: str, length: Length
 ) -> None:
@@ -174,8 +181,7 @@ def test_any_text_in_every_field_is_printed_literally_and_does_nothing(
 
 @pytest.mark.parametrize(
     ("lang", "kind"),
-    [("en", "long"), ("ja", "long, without spaces"), ("ja", "long, in words"), ("en", "long, in words"),
-     ("en", "typst")],
+    [("en", "long"), ("ja", "long, without spaces"), ("ja", "long, in words")],
 )  # fmt: skip
 def test_what_people_may_write_is_printed_whatever_its_length(report: FakeReport, lang: str, kind: str) -> None:
     text = HOSTILE[kind][:4_000]
