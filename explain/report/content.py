@@ -47,7 +47,6 @@ UNDECIDED = Decision(
 """Stands in the record until everything that a decision rests on is there."""
 
 
-
 def gather(
     pair: MatchedPair, panels: Panels, lang: str = "en", *, length: Length = "full", scope: Scope = "map",
     declaration: Declaration | None = None, before: bool = False, audit: Audit | None = None,

@@ -26,6 +26,8 @@ from explain.report.write import open_pair, write_report
 from explain.training.pair import MATCHED_FIELDS, MatchedPair
 
 EN = translate("en")
+
+
 @pytest.fixture(scope="module")
 def evidence(fake_pair: MatchedPair, fake_panels: Panels) -> Evidence:
     return gather(fake_pair, fake_panels, "en")
