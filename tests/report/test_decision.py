@@ -12,6 +12,7 @@ from fake_pair import make_fake_pair
 
 from explain.criteria import Declaration, parse_criteria
 from explain.i18n import translate
+from explain.metrics.statistics import largest_unseen_rate
 from explain.report.audit import Audit
 from explain.report.content import gather
 from explain.report.panels import Panels, draw_pictures
@@ -82,6 +83,17 @@ def test_the_far_end_of_the_interval_counts(
     assert (met.status, missed.status) == ("pass", "fail")
     assert (met.value, met.low, met.high, met.bound, met.images) == (arm.accuracy, arm.low, arm.high, bound, arm.count)
     assert met.note == "" and "more images" in missed.note  # the measured value itself is on the right side
+
+
+def test_a_perfect_score_has_a_bound_below_it(evidence: Evidence) -> None:
+    arm = evidence.arms[0].model_copy(update={"accuracy": 1.0, "low": 1.0, "high": 1.0})
+    even = [one.model_copy(update={"mean": 0.0, "low": 0.0, "high": 0.0}) for one in evidence.differences]
+    evidence = evidence.model_copy(update={"arms": (arm, *evidence.arms[1:]), "differences": tuple(even)})
+    unseen = largest_unseen_rate(arm.count)
+    perfect = judge(evidence, "accuracy >= 99 %")
+    assert (perfect.status, perfect.bound, perfect.high) == ("fail", 1 - unseen, 1.0) and "more images" in perfect.note
+    alike = judge(evidence, "accuracy over ft >= 0 %")
+    assert (alike.low, alike.high, alike.status) == (-unseen, unseen, "fail")
 
 
 def test_a_value_that_misses_is_not_excused(evidence: Evidence) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from explain.criteria import Criteria, Criterion, Declaration, Entry, evaluated_name, parse_criteria
 from explain.errors import InputError
 from explain.i18n import Translator, translate
+from explain.metrics.statistics import largest_unseen_rate
 from explain.record import differences
 from explain.report.audit import Audit
 from explain.report.schema.decision import Decision, Judged, Outcome, Override, Status
@@ -162,8 +163,19 @@ def _exact(value: float, images: int | None = None) -> Found:
     return Found(value, value, value, images)
 
 
+def _sampled(value: float, low: float, high: float, images: int, least: float = 0.0) -> Found:
+    """A number with its interval, which is never without width: a bootstrap cannot see what it never drew.
+
+    Where all images went the same way its ends are what as many images could still have left unseen.
+    """
+    if low == high:
+        unseen = largest_unseen_rate(images)
+        low, high = max(least, value - unseen), min(1.0, value + unseen)
+    return Found(value, low, high, images)
+
+
 def _rate(rate: Rate | None) -> Found | None:
-    return None if rate is None else Found(rate.value, rate.low, rate.high, rate.count)
+    return None if rate is None else _sampled(rate.value, rate.low, rate.high, rate.count)
 
 
 def _rates(name: str) -> Callable[[Evidence, Arm], Found | None]:
@@ -192,7 +204,7 @@ def _recall(evidence: Evidence, arm: Arm, name: str) -> Found | None:
 
 
 def _over(evidence: Evidence, arm: Arm, other: str) -> Found | None:
-    return next((Found(one.mean, one.low, one.high, arm.count) for one in evidence.differences
+    return next((_sampled(one.mean, one.low, one.high, arm.count, -1.0) for one in evidence.differences
                  if (one.first, one.second) == (arm.name, other)), None)  # fmt: skip
 
 
@@ -218,7 +230,7 @@ def _evaluated(evidence: Evidence, arm: Arm, name: str, method: str) -> Found | 
 
 
 PLAIN: dict[str, Callable[[Evidence, Arm], Found | None]] = {
-    "accuracy": lambda evidence, arm: Found(arm.accuracy, arm.low, arm.high, arm.count),
+    "accuracy": lambda evidence, arm: _sampled(arm.accuracy, arm.low, arm.high, arm.count),
     "balanced accuracy": _rates("balanced"),
     "miss rate": _rates("miss"),
     "overkill rate": _rates("overkill"),
