@@ -205,10 +205,11 @@ def followed(test: AppTest, link: dict[str, str]) -> AppTest:
 
 
 def opened_page(monkeypatch: pytest.MonkeyPatch, run: Path, **link: str) -> AppTest:
-    """The page, opened by a link, once the worker has found what it shows."""
+    """The page, opened by a link, once the worker has found what it shows or it says why there is nothing."""
     test = followed(start(monkeypatch, run, "attention", lang=link.get("lang", "en")), link)
     until = time.monotonic() + 120
-    while not test.exception and len(test.get("bidi_component")) < 2 and time.monotonic() < until:
+    while not (test.exception or test.error) and len(test.get("bidi_component")) < 2:
+        assert time.monotonic() < until, "the page showed neither its maps nor an error in time"
         time.sleep(0.2)
         test.run()
     return test
