@@ -32,21 +32,26 @@ function make(tag, className, text) {
 
 /**
  * What streamlit calls for a component, with every new payload: `start(place)` makes what is drawn there when it is new,
- * `receive(thing, call)` takes the payload, `stop(thing)` takes it away. Streamlit ends a call that a newer one overtook
- * while the script was loading, and both draw in the same place: only the end of the newest call counts.
+ * `receive(thing, call)` takes the payload, `stop(thing)` takes it away. Payloads that arrive while the script loads
+ * are each a call, in any order and all in the same place, and streamlit ends those that are not the newest as soon as
+ * they return: a call only counts when it was not ended by the next turn.
  */
 function placed(start, receive, stop) {
-  const kept = new WeakMap();
+  const things = new WeakMap();
   return (call) => {
     const place = call.parentElement;
-    const one = kept.get(place) ?? { thing: start(place), calls: 0 };
-    kept.set(place, one);
-    const number = (one.calls += 1);
-    receive(one.thing, call);
+    let counts = false;
+    const turn = setTimeout(() => {
+      counts = true;
+      if (!things.has(place)) things.set(place, start(place));
+      receive(things.get(place), call);
+    });
     return () => {
-      if (one.calls !== number) return;
-      kept.delete(place);
-      stop(one.thing);
+      clearTimeout(turn);
+      const thing = things.get(place);
+      if (!thing || (!counts && place.isConnected)) return; // another call draws here
+      things.delete(place);
+      stop(thing);
     };
   };
 }

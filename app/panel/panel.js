@@ -120,11 +120,11 @@ function drawSoon(panel) {
 function draw(panel) {
   if (!panel.data?.bitmap || !panel.places.length) return;
   const box = panel.places[0].frame.getBoundingClientRect();
-  if (!box.width) return;
-  const from = performance.now();
   const fits = Math.sqrt(MOST_PIXELS / (box.width * box.height * panel.places.length));
   const ratio = Math.min(window.devicePixelRatio, Math.max(1, fits));
   const [width, height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+  if (!width || !height) return; // not laid out: on a page that is not shown
+  const from = performance.now();
   for (const { canvas, viewRow, column } of panel.places) {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     canvas.context ??= canvas.getContext("2d");

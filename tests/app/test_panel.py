@@ -256,30 +256,39 @@ def test_a_look_survives_the_address_and_what_is_wrong_in_it_is_the_default(sums
     assert after == pytest.approx(before)
 
 
-def test_only_the_end_of_the_newest_call_takes_a_panel_away(browser_page: Any, address: str) -> None:
+def test_calls_that_are_ended_at_once_change_nothing(browser_page: Any, address: str) -> None:
     browser_page.goto(f"{address}/_stcore/health")
     files = [block.FOLDER / "block.js", *(show.FOLDER / f"{name}.js" for name in show.SCRIPTS)]
     script = "\n".join(file.read_text("utf-8") for file in files)
-    shown = browser_page.evaluate("""async ([script, payload]) => {
+    shown = browser_page.evaluate("""async ([script, ...payloads]) => {
         const place = document.body.appendChild(document.createElement("div"));
         const start = (await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })))).default;
-        const data = Uint8Array.from(atob(payload), (letter) => letter.charCodeAt(0));
-        const painted = async () => {
-            for (let wait = 0; wait < 200 && !place.querySelector("[data-painted]"); wait += 1)
-                await new Promise((done) => setTimeout(done, 20));
-            return place.querySelectorAll("[data-painted]").length;
+        const [older, newer] = payloads.map((text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
+        const call = (data) => start({ data, parentElement: place });
+        const settled = async () => {
+            await new Promise((done) => setTimeout(done, 500));
+            return [...place.querySelectorAll("[data-painted]")].map((panel) => panel.dataset.painted);
         };
-        const overtaken = start({ data, parentElement: place });
-        const newest = start({ data, parentElement: place });
-        overtaken(); // as streamlit does with a call that a newer one overtook while the script was loading
-        const counts = [await painted()];
+        const found = [];
+        const overtaken = call(older);
+        let newest = call(newer);
+        overtaken(); // as streamlit does with payloads that a newer one overtook while the script was loading
+        found.push(await settled());
+        call(older)(); // the same, come after the newest
+        found.push(await settled());
         newest();
-        counts.push(place.childElementCount);
-        start({ data, parentElement: place })();
-        start({ data, parentElement: place });
-        return [...counts, await painted()];
-    }""", [script, b64encode(make_panel(0).encode()).decode()])
-    assert shown == [1, 0, 1]
+        found.push(await settled());
+        call(older)();
+        newest = call(newer);
+        found.push(await settled());
+        const unseen = call(older);
+        place.remove(); // the page leaves with a payload on its way
+        unseen();
+        found.push(await settled());
+        return found;
+    }""", [script, *(b64encode(make_panel(number).encode()).decode() for number in (0, 1))])
+    newer = make_panel(1).sample
+    assert shown == [[newer], [newer], [], [newer], []]
 
 
 # what a reader does
