@@ -29,6 +29,17 @@ SETTLED = """() => document.querySelector('[data-test-script-state="notRunning"]
     && !document.querySelector('[data-testid="stSkeleton"], [data-testid="stAppSkeleton"]')"""
 """True when the page's script has ended and its elements are there."""
 
+STATE = """() => ({
+    address: location.href,
+    script: document.querySelector('[data-test-script-state]')?.dataset.testScriptState,
+    connection: document.querySelector('[data-test-connection-state]')?.dataset.testConnectionState,
+    components: [...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')].map(
+        place => [...place.shadowRoot?.children ?? []].map(part => part.cloneNode().outerHTML)),
+    marks: performance.getEntriesByType('mark').map(mark => `${mark.name} ${Math.round(mark.startTime)}`).slice(-20),
+    text: document.body.innerText.slice(0, 1500),
+})"""
+"""What a test that fails tells of its page."""
+
 
 def chromium() -> str:
     """The browser; a test is skipped where there is none, but not on the build machine."""
@@ -90,22 +101,38 @@ def browsing(**settings: Any) -> "Iterator[playwright.Page]":
     """
     requests: list[str] = []
     errors: list[str] = []
+    said: list[str] = []
     with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(**{"viewport": {"width": 1440, "height": 900}, "locale": "en-US"} | settings)
         page.on("request", lambda request: requests.append(request.url))
         page.on("websocket", lambda socket: requests.append(socket.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text)
-                if said.type == "error" and not said.text.startswith("Failed to load resource") else None)  # fmt: skip
+        page.on("console", lambda line: said.append(f"{line.type}: {line.text}"))
+        page.on("console", lambda line: errors.append(line.text)
+                if line.type == "error" and not line.text.startswith("Failed to load resource") else None)  # fmt: skip
         page.on("response", lambda answer: errors.append(f"{answer.status} {answer.url}")
                 if answer.status >= 400 and not KNOWN_404.search(answer.url) else None)  # fmt: skip
         page.set_default_timeout(PATIENCE_MS)
-        yield page
+        try:
+            yield page
+        except Exception as error:
+            error.add_note(_state_of(page, [*said, *errors]))
+            raise
         browser.close()
     outside = [url for url in requests if urlparse(url).scheme not in ("data", "blob")
                and urlparse(url).hostname not in ("127.0.0.1", "localhost")]  # fmt: skip
     assert outside == [] and errors == []
+
+
+def _state_of(page: "playwright.Page", said: Sequence[str]) -> str:
+    """What the page showed when a test gave up on it: nobody can look at the browser of a build machine."""
+    page.set_default_timeout(5_000)
+    try:
+        shown = page.evaluate(STATE)
+    except playwright.Error as error:  # the page itself hangs, or is gone
+        shown = {"page": str(error)}
+    return "\n".join([*(f"{name}: {value}" for name, value in shown.items()), *said[-20:]])
 
 
 def settle(page: "playwright.Page") -> None:
