@@ -17,6 +17,9 @@ from torch import Tensor
 from explain.errors import IntegrityError
 from explain.tensor_files import read_tensors, sha256_tensors, write_tensors
 
+CHECKPOINT = "checkpoint.safetensors"
+"""Its name in the folder of the run."""
+
 EPOCH_S = 5.0
 """Epochs that follow each other faster than this share a checkpoint."""
 

@@ -24,7 +24,7 @@ from explain.metrics.statistics import bootstrap_interval
 from explain.model import TunedModel
 from explain.provenance import library_versions
 from explain.tensor_files import read_tensors, write_tensors
-from explain.training.checkpoint import Checkpoint
+from explain.training.checkpoint import CHECKPOINT, Checkpoint
 from explain.training.course import Course
 from explain.training.fit import Stems, accuracy, fit, predict
 from explain.training.folder import Material, claim
@@ -184,6 +184,8 @@ class _Job:
             best = best_trial(trials)
             self.train(trials, Point(learning_rate=best.learning_rate, weight_decay=best.weight_decay,
                                      options=best.options))  # fmt: skip
+        elif machine.rank == 0:  # it may have been ended between its last file and this
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         machine.wait()
         return Run.load(self.folder)
 
@@ -259,7 +261,7 @@ class _Job:
         """Where the training on this course is kept."""
         machine = self.workshop.machine
         key = sha256_json([self.key, course.model_dump(mode="json")])
-        return Checkpoint(self.folder / "checkpoint.safetensors", key, machine.checkpoint_s, write=machine.rank == 0)
+        return Checkpoint(self.folder / CHECKPOINT, key, machine.checkpoint_s, write=machine.rank == 0)
 
     def model(self, point: Point) -> TunedModel:
         """The arm's model before its training."""
