@@ -12,6 +12,7 @@ from explain.data.base import Dataset, Rejected, Sample
 from explain.data.split import Split
 from explain.files import sha256_file, write_json
 from explain.report.panels import ARMS, PanelsRecord, Plan, choose_panels, count_rules
+from explain.software import Software
 from explain.tensor_files import write_tensors
 from explain.training.course import Course
 from explain.training.pair import MatchedPair
@@ -109,6 +110,7 @@ def _run(pair: Path, arm: str, data: Dataset, split: Split, rng: np.random.Gener
         test=TestResult(accuracy=accuracy, low=accuracy - 0.08, high=min(1.0, accuracy + 0.07),
                         count=len(split.test), loss=0.613),
         device="cpu", precision="float32", processes=1, versions={"torch": "2.6.0"},
+        software=Software(code_sha256="78" * 32, commit="9a" * 20, packages_sha256="bc" * 32),
         created=f"2026-05-{1 + len(arm):02d}T10:20:30+00:00",
         files={name: sha256_file(folder / name) for name in HASHED},
     )  # fmt: skip

@@ -30,6 +30,7 @@ from explain.report.parts.reproducing import reproducing_of
 from explain.report.parts.robustness import disturbed_of
 from explain.report.parts.seeds import seeds_of, sibling_pairs
 from explain.report.parts.settings import settings_of
+from explain.report.parts.software import software_of
 from explain.report.parts.summary import limitations_of, reading_of, statements_of
 from explain.report.parts.training import same_budget
 from explain.report.schema.crosswalk import Crosswalk
@@ -120,7 +121,8 @@ def gather(
             pair.vpt.manifest.image_size, panels.grid, seeds, t, measured=bool(summary or planted)
         ),
         operation=operation_of(audit, t),
-        reproducing=Reproducing(commands=(), environment=(), determinism="", attachments=()),
+        reproducing=Reproducing(commands=(), environment=(), software=software_of(pair, t), determinism="",
+                                attachments=()),
         crosswalk=Crosswalk(statement="", frameworks=()),
         history=history_of(audit),
         glossary=glossary_of(t),

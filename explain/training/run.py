@@ -4,6 +4,7 @@
     history.jsonl          one line per epoch: losses, accuracies, learning rate, seconds, peak memory
     weights.safetensors    the trained parameters only (a prompt run is kilobytes)
     predictions.parquet    every test image: id, label, prediction, probabilities
+    packages.txt           every package that was installed when it finished, as pip install -r takes them
     manifest.json          what it is, what it was trained on, hashes of the files above; written last
 
 A folder without its manifest is unfinished and does not load.
@@ -25,6 +26,7 @@ from explain.errors import IntegrityError
 from explain.files import parse_json, read_json, read_table, sha256_file, write_table
 from explain.model import TunedModel
 from explain.record import Record
+from explain.software import Software
 from explain.tensor_files import read_weights
 from explain.training.course import Course
 from explain.training.epoch import Epoch as Epoch
@@ -33,6 +35,7 @@ from explain.training.trial import Trial as Trial
 from explain.training.trial import best_trial
 from explain.tuning.base import TUNINGS, tune
 
+PACKAGES = "packages.txt"
 HASHED = ("recipe.json", "history.jsonl", "weights.safetensors", "predictions.parquet")
 
 
@@ -51,7 +54,8 @@ class TestResult(Record):
 class RunManifest(Record):
     """What a run is; everything two runs of a pair are compared by is here.
 
-    `criteria_sha256` is of the criteria that were declared before it was trained; None where none were.
+    `criteria_sha256` is of the criteria that were declared before it was trained; None where none were. `software` is
+    None for runs that were trained before it was recorded.
     """
 
     format: int = 2
@@ -85,6 +89,7 @@ class RunManifest(Record):
     precision: str
     processes: int
     versions: dict[str, str]
+    software: Software | None = None
     created: str
     criteria_sha256: str | None = None
     files: dict[str, str]

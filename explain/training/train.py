@@ -23,6 +23,7 @@ from explain.files import sha256_file, sha256_json, write_atomically, write_json
 from explain.metrics.statistics import bootstrap_interval
 from explain.model import TunedModel
 from explain.provenance import library_versions
+from explain.software import package_list, software
 from explain.tensor_files import read_tensors, write_tensors
 from explain.training.checkpoint import CHECKPOINT, Checkpoint
 from explain.training.course import Course
@@ -32,7 +33,7 @@ from explain.training.images import FLIPS, Images, ImageStore, PixelSource, Prog
 from explain.training.machine import Machine
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Arm, Recipe
-from explain.training.run import HASHED, Epoch, Predictions, Run, RunManifest, TestResult
+from explain.training.run import HASHED, PACKAGES, Epoch, Predictions, Run, RunManifest, TestResult
 from explain.training.search import planned_epochs, search
 from explain.training.trial import Point, Trial, best_trial
 from explain.tuning.base import classification_heads, tune
@@ -76,7 +77,7 @@ def train_pair(
 
 
 class Workshop:
-    """What trainings share: the machine, decoded images, and what frozen blocks made of them.
+    """What trainings share: machine, software, decoded images, and what frozen blocks made of them.
 
     Args:
         machine: how it is computed.
@@ -88,6 +89,7 @@ class Workshop:
         self.progress = progress if machine.rank == 0 else quiet
         self.images = ImageStore(self.progress)
         self.stems = Stems(machine, self.progress)
+        self.software = software()  # now: files may be changed while this runs
 
     def saying(self, prefix: str) -> "Workshop":
         """The same workshop with words before everything that is said to `progress`."""
@@ -280,6 +282,7 @@ class _Job:
     def write(self, model: TunedModel, history: list[Epoch], test: Images, logits: Tensor) -> None:
         """All files of the run but its manifest."""
         write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
+        write_atomically(self.folder / PACKAGES, lambda path: path.write_text(package_list(), encoding="utf-8"))
         lines = "".join(epoch.model_dump_json() + "\n" for epoch in history)
         write_atomically(self.folder / "history.jsonl", lambda path: path.write_text(lines, encoding="utf-8"))
         header = {"arm": self.name, "tuning": self.arm.tuning}
@@ -313,8 +316,8 @@ class _Job:
             peak_mib=max(epoch.peak_mib for epoch in history),
             energy_j=None if None in spent else sum(value for value in spent if value is not None), test=test,
             device=machine.name, precision=machine.precision, processes=machine.processes,
-            versions=library_versions(), created=datetime.now(UTC).isoformat(timespec="seconds"),
-            criteria_sha256=self.material.criteria_sha256,
+            versions=library_versions(), software=self.workshop.software,
+            created=datetime.now(UTC).isoformat(timespec="seconds"), criteria_sha256=self.material.criteria_sha256,
             files={file: sha256_file(folder / file) for file in HASHED},
         )  # fmt: skip
 

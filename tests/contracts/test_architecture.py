@@ -37,7 +37,7 @@ FLOORS: list[set[str]] = [
     {"explain.trace", "explain.prompted_block"},
     {"explain.attention", "explain.passes", "explain.replica"},
     {"explain.tokens"},
-    {"explain.wheel", "explain.tensor_files", "explain.backbone_card", "explain.plain_yaml"},
+    {"explain.wheel", "explain.tensor_files", "explain.backbone_card", "explain.plain_yaml", "explain.software"},
     {
         "explain.files",
         "explain.record",

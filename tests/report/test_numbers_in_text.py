@@ -196,6 +196,8 @@ def test_every_file_and_number_of_the_reproduction_is_in_its_row(printed: Printe
     it, evidence = printed.evidence.reproducing, printed.evidence
     rows = [*it.commands, it.determinism, ", ".join(f"{name} {value}" for name, value in evidence.versions.items())]
     rows += [f"{one.name} {one.value}" for one in it.environment]
+    rows += [f"{', '.join(one.arms)} explain {one.code_sha256} git {one.commit} packages.txt {one.packages_sha256}"
+             for one in it.software]  # fmt: skip
     rows += [f"{one.file} {one.description} {one.bytes:,} {one.sha256}" for one in it.attachments]
     rows += [f"{file.name} {file.value}" for file in evidence.files]
     rows += ["; ".join(f"{arm.label}: {arm.device}, {arm.precision}" for arm in evidence.arms)]

@@ -3,6 +3,7 @@
 import hashlib
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from fake_report import FakeReport, make_fake_report
 from explain.cli import app
 from explain.cli_train import _recipe
 from explain.files import read_json
-from explain.i18n import LANGUAGES
+from explain.i18n import LANGUAGES, translate
 from explain.report.attachments import attachments_of
 from explain.report.content import gather
 from explain.report.panels import Panels
+from explain.report.parts.config import config_of
 from explain.report.parts.reproducing import environment
+from explain.report.parts.software import software_of
 from explain.report.pdf import engine_version, fonts
 from explain.report.schema.evidence import Evidence
+from explain.software import Software
 from explain.training.pair import MatchedPair
 from explain.training.recipe import Recipe
 
@@ -97,6 +101,29 @@ def test_the_environment_is_the_one_that_typesets(report: FakeReport) -> None:
     assert named == {"typst": engine_version(), **expected} and len(named) == 3
     assert {it.name: it.value for it in environment({"typst": "9.9"})} == {"typst": "9.9", **expected}
     assert {"explain-vit", "python", "torch", "timm", "typst"} <= found.versions.keys()
+
+
+def test_arms_that_other_software_trained_are_told_apart(fake_pair: MatchedPair) -> None:
+    (one,) = software_of(fake_pair, translate("en"))
+    known = fake_pair.ft.manifest.software
+    assert known is not None and one.arms == ("VPT", "FT", "Linear probe")
+    assert (one.code_sha256, one.commit, one.packages_sha256) == tuple(known.model_dump().values())
+    installed = known.model_copy(update={"commit": None, "code_sha256": "ef" * 32})
+    pair = trained_with(fake_pair, {"ft": installed, "linear": None})
+    first, second = software_of(pair, translate("en"))
+    assert (first.arms, first.commit) == (("VPT",), "9a" * 20)
+    assert (second.arms, second.commit, second.code_sha256) == (("FT",), None, "ef" * 32)
+    rows = {row.name: row for row in config_of(pair, translate("en"))}
+    assert rows["Code of this tool"].values == {"vpt": "78" * 8, "ft": "ef" * 8, "linear": "not recorded"}
+    assert not rows["Code of this tool"].equal and rows["Installed packages"].allowed
+
+
+def trained_with(pair: MatchedPair, software: dict[str, Software | None]) -> MatchedPair:
+    """The pair as if other software had trained some of its arms."""
+    runs = {arm: run if arm not in software else
+            replace(run, manifest=run.manifest.model_copy(update={"software": software[arm]}))
+            for arm, run in pair.runs.items()}  # fmt: skip
+    return replace(pair, runs=runs)
 
 
 @pytest.mark.parametrize("length", ["full", "brief"])

@@ -11,12 +11,18 @@ TUNING = ("tuning", "options", "started_from", "trained_parameters", "weights_by
 SEARCHED = ("learning_rate", "weight_decay", "trial_options")
 """What the search chose for each arm, after as many trials."""
 
+SOFTWARE = ("code", "packages")
+"""What trained each arm: recorded, and for the reader to weigh where it differs."""
+
+SHORT = 16
+"""Digits of a hash that are shown here; the whole ones are in the section on reproducing."""
+
 
 def config_of(pair: MatchedPair, t: Translator) -> tuple[ConfigRow, ...]:
     """Every setting in which arms may differ, and every one in which they must not but do, with the reason."""
-    settings = {arm: _settings(run) for arm, run in pair.runs.items()}
+    settings = {arm: _settings(run, t) for arm, run in pair.runs.items()}
     rows = []
-    for names, why in ((TUNING, "tuning"), (SEARCHED, "searched")):
+    for names, why in ((TUNING, "tuning"), (SEARCHED, "searched"), (SOFTWARE, "software")):
         for name in names:
             values = {arm: found[name] for arm, found in settings.items()}
             rows.append(ConfigRow(name=t(f"report.config.{name}"), values=values, equal=len(set(values.values())) == 1,
@@ -29,8 +35,10 @@ def config_of(pair: MatchedPair, t: Translator) -> tuple[ConfigRow, ...]:
     return tuple(rows)
 
 
-def _settings(run: Run) -> dict[str, str]:
+def _settings(run: Run, t: Translator) -> dict[str, str]:
     manifest = run.manifest
+    software = manifest.software
+    unknown = t("report.training.unknown")
     return {
         "tuning": manifest.tuning,
         "options": _listed(manifest.tuning_options),
@@ -41,6 +49,8 @@ def _settings(run: Run) -> dict[str, str]:
         "weight_decay": f"{manifest.chosen.weight_decay:g}",
         "trial_options": _listed({name: value for name, value in manifest.chosen.options.items()
                                   if any(trial.options[name] != value for trial in manifest.trials)}),
+        "code": unknown if software is None else software.code_sha256[:SHORT],
+        "packages": unknown if software is None else software.packages_sha256[:SHORT],
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from explain.report.schema.words import Named
 
 
 def reproducing_of(evidence: Evidence, t: Translator) -> Reproducing:
-    """Commands, environment and attachments; `evidence` is whole but for this."""
+    """Commands, environment and attachments; `evidence` is whole but for this, `software` is there."""
     attachments = tuple(
         Attachment(file=name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),
                    description=t(f"report.attachment.{name.split('.')[0].lower()}"))
@@ -20,7 +20,8 @@ def reproducing_of(evidence: Evidence, t: Translator) -> Reproducing:
     )  # fmt: skip
     return Reproducing(
         commands=_commands(evidence), environment=environment(evidence.versions),
-        determinism=t("report.reproducing.determinism"), attachments=attachments,
+        software=evidence.reproducing.software, determinism=t("report.reproducing.determinism"),
+        attachments=attachments,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from explain.report.schema.reproducing import Reproducing
 from explain.report.schema.seeds import Seeds
 from explain.report.schema.words import Named
 
-FORMAT: Literal[4] = 4
+FORMAT: Literal[5] = 5
 
 SECTIONS = ("control", "decision", "scope", "models", "matched", "data", "performance", "settings", "panels",
             "faithfulness", "agreement", "failures", "robustness", "limitations", "operation", "reproducing",
@@ -68,7 +68,7 @@ class Evidence(Record):
         files: SHA-256 of what the report rests on.
     """
 
-    format: Literal[4] = FORMAT
+    format: Literal[5] = FORMAT
     lang: str
     length: Length = "full"
     id: str = ""
