@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from explain.data.base import Dataset
 from explain.errors import InputError, IntegrityError
 from explain.files import read_json
 from explain.tensor_files import read_tensors, write_tensors
-from explain.training.checkpoint import Checkpoint
+from explain.training.checkpoint import CHECKPOINT, Checkpoint
 from explain.training.pair import MatchedPair
 from explain.training.train import train_pair
 
@@ -64,6 +65,17 @@ def test_a_training_killed_at_any_moment_ends_bit_for_bit_as_if_it_never_was(
     assert left == []
 
 
+def test_a_checkpoint_that_outlived_its_training_is_removed(
+    pictures: Dataset, tiny_pair: MatchedPair, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pair"
+    shutil.copytree(tiny_pair.path, folder)
+    left = folder / "ft" / CHECKPOINT
+    left.write_bytes(b"as if it was killed right after the manifest")
+    again = train_pair(pictures, TINY_RECIPE, out=folder, device="cpu")
+    assert not left.exists() and told(again) == told(tiny_pair)
+
+
 def test_a_changed_recipe_is_refused_with_the_keys_that_differ(pictures: Dataset, tiny_pair: MatchedPair) -> None:
     arms = TINY_RECIPE.arms | {"ft": TINY_RECIPE.arms["ft"].model_copy(update={"learning_rates": (1e-5, 2e-4)})}
     changed = TINY_RECIPE.model_copy(update={"epochs": 5, "arms": arms})
@@ -75,7 +87,7 @@ def test_a_changed_recipe_is_refused_with_the_keys_that_differ(pictures: Dataset
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_and_a_changed_one_is_refused(tmp_path: Path) -> None:
-    mine = Checkpoint(tmp_path / "checkpoint.safetensors", "mine", 0.0)
+    mine = Checkpoint(tmp_path / CHECKPOINT, "mine", 0.0)
     mine.save({"a": torch.arange(3.0)}, {"epoch": 2})
     tensors, state = mine.load()
     assert state == {"epoch": 2} and torch.equal(tensors["a"], torch.arange(3.0))
