@@ -1,6 +1,7 @@
 """Software: what trained a run, beside its recipe: this package's own code, and every package that was installed."""
 
 import hashlib
+import os
 import subprocess
 from functools import cache
 from importlib.metadata import distributions
@@ -59,7 +60,10 @@ def commit_of(folder: Path) -> str | None:
 
 def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_S)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=GIT_S,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},  # nothing is written into somebody's checkout
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):  # no git here
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
