@@ -122,7 +122,8 @@ def browsing(**settings: Any) -> "Iterator[playwright.Page]":
         browser.close()
     outside = [url for url in requests if urlparse(url).scheme not in ("data", "blob")
                and urlparse(url).hostname not in ("127.0.0.1", "localhost")]  # fmt: skip
-    assert outside == [] and errors == []
+    assert not outside, f"asked other machines: {outside}"
+    assert not errors, f"errors of the page: {errors}"
 
 
 def _state_of(page: "playwright.Page", said: Sequence[str]) -> str:

@@ -58,7 +58,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser_page() -> Iterator[Any]:
+def browser_page(address: str) -> Iterator[Any]:
+    """One browser for all; it needs the address only to be closed before the server is: it would report the loss."""
     with browsing() as page:
         yield page
 
