@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+from explain.files import sha256_file
 from explain.record import Record
 
 FOLDER = Path(__file__).parent
@@ -44,10 +45,8 @@ def package_list() -> str:
 
 def code_sha256(folder: Path) -> str:
     """SHA-256 over the modules of a package: their paths within it and their bytes, in order of the paths."""
-    digest = hashlib.sha256()
-    for name, file in sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*.py")):
-        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    hashes = {file.relative_to(folder).as_posix(): sha256_file(file) for file in folder.rglob("*.py")}
+    return hashlib.sha256("".join(f"{name}\0{found}\n" for name, found in sorted(hashes.items())).encode()).hexdigest()
 
 
 def commit_of(folder: Path) -> str | None:
